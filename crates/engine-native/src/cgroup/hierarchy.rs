@@ -1,0 +1,135 @@
+//! Which hierarchies this host has.
+
+use std::path::{Path, PathBuf};
+
+/// A version of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// One hierarchy for each controller.
+    One,
+    /// One hierarchy for all.
+    Two,
+}
+
+/// A controller that limits or freezes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Controller {
+    /// Memory.
+    Memory,
+    /// CPU time.
+    Cpu,
+    /// Processes.
+    Pids,
+    /// Version 1's freezer.
+    Freezer,
+}
+
+const CONTROLLERS: [(Controller, &str); 4] =
+    [(Controller::Memory, "memory"), (Controller::Cpu, "cpu"), (Controller::Pids, "pids"), (Controller::Freezer, "freezer")];
+
+/// The hierarchies of this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hierarchies {
+    one: Vec<(Controller, PathBuf)>,
+    two: Option<PathBuf>,
+    /// Controllers that version 2 has to give, in the form of `cgroup.subtree_control`.
+    delegate: String,
+}
+
+impl Hierarchies {
+    /// Asks this host.
+    pub fn detect() -> Self {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let controllers = |root: &Path| std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        Self::parse(&mounts, controllers)
+    }
+
+    /// From the text of `mountinfo` and each version 2 root's controllers.
+    pub(super) fn parse(mountinfo: &str, controllers_of: impl Fn(&Path) -> String) -> Self {
+        let mut found = Self::default();
+        for line in mountinfo.lines() {
+            let Some((place, file_system)) = line.split_once(" - ") else { continue };
+            let (Some(root), Some(point)) = (place.split(' ').nth(3), place.split(' ').nth(4)) else { continue };
+            let mut fields = file_system.split(' ');
+            match fields.next() {
+                Some("cgroup") => found.add_one(point, fields.nth(1).unwrap_or_default()),
+                Some("cgroup2") if found.two.is_none() && root == "/" => found.two = Some(PathBuf::from(point)),
+                _ => {}
+            }
+        }
+        found.find_delegate(controllers_of);
+        found
+    }
+
+    fn add_one(&mut self, point: &str, options: &str) {
+        for (controller, name) in CONTROLLERS {
+            let known = self.one.iter().any(|(other, _)| *other == controller);
+            if !known && options.split(',').any(|option| option == name) {
+                self.one.push((controller, PathBuf::from(point)));
+            }
+        }
+    }
+
+    fn find_delegate(&mut self, controllers_of: impl Fn(&Path) -> String) {
+        let Some(root) = &self.two else { return };
+        let available = controllers_of(root);
+        let wanted = ["memory", "pids", "cpu"].into_iter().filter(|name| available.split_whitespace().any(|other| other == *name));
+        self.delegate = wanted.map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
+    }
+
+    /// Where a controller is.
+    pub fn of(&self, controller: Controller) -> Option<(&Path, Version)> {
+        if let Some((_, path)) = self.one.iter().find(|(other, _)| *other == controller) {
+            return Some((path, Version::One));
+        }
+        let (_, name) = CONTROLLERS.iter().find(|(other, _)| *other == controller)?;
+        let given = self.delegate.split(' ').any(|entry| entry.strip_prefix('+') == Some(name));
+        self.two.as_deref().filter(|_| given).map(|path| (path, Version::Two))
+    }
+
+    /// Every hierarchy that a sandbox needs a group in, each once. The freezer only where version 2 cannot freeze.
+    pub fn roots(&self) -> impl Iterator<Item = &Path> {
+        let mut roots: Vec<&Path> = Vec::new();
+        let one = self.one.iter().filter(|(controller, _)| *controller != Controller::Freezer || self.two.is_none());
+        for path in one.map(|(_, path)| path.as_path()).chain(self.two.as_deref()) {
+            if !roots.contains(&path) {
+                roots.push(path);
+            }
+        }
+        roots.into_iter()
+    }
+
+    /// The version 2 hierarchy.
+    pub fn unified(&self) -> Option<&Path> {
+        self.two.as_deref()
+    }
+
+    /// What to give on below a root, if it is version 2's and has anything to give.
+    pub fn delegated(&self, root: &Path) -> Option<String> {
+        (self.two.as_deref() == Some(root) && !self.delegate.is_empty()).then(|| self.delegate.clone())
+    }
+
+    /// The one hierarchy in which processes are found again to be killed: version 2's, else any of version 1's.
+    pub fn for_killing(&self) -> Self {
+        if self.two.is_some() {
+            return Self { one: Vec::new(), two: self.two.clone(), delegate: String::new() };
+        }
+        Self { one: self.one.iter().filter(|(c, _)| *c == Controller::Pids).cloned().collect(), two: None, delegate: String::new() }
+    }
+
+    /// Limits that this host cannot enforce.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let missing = |(controller, _): &&(Controller, &str)| *controller != Controller::Freezer && self.of(*controller).is_none();
+        CONTROLLERS.iter().filter(missing).map(|(_, name)| *name).collect()
+    }
+
+    /// In words: `v1`, `v2`, `hybrid` or `none`.
+    pub fn describe(&self) -> &'static str {
+        match (self.one.is_empty(), self.two.is_some()) {
+            (true, true) => "v2",
+            (false, true) => "hybrid",
+            (false, false) => "v1",
+            (true, false) => "none",
+        }
+    }
+}

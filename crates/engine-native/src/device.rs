@@ -1,0 +1,86 @@
+//! A sandbox's own `/dev`: eight nodes, a devpts and a sized shared-memory file system.
+
+use cofferdam_engine::EngineError;
+use cofferdam_sys::mount::{FsOption, attr, new_fs, set_attributes};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, chownat, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::process::{Gid, Uid};
+use std::os::fd::{AsFd, OwnedFd};
+
+const NODES: &[(&str, u32, u32)] = &[("full", 1, 7), ("null", 1, 3), ("random", 1, 8), ("tty", 5, 0), ("urandom", 1, 9), ("zero", 1, 5)];
+const LINKS: &[(&str, &str)] = &[
+    ("fd", "/proc/self/fd"),
+    ("ptmx", "pts/ptmx"),
+    ("stderr", "/proc/self/fd/2"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+];
+const DIRECTORIES: &[&str] = &["empty", "pts", "shm"];
+const TTY_GROUP: u32 = 5;
+
+/// The detached mounts of `/dev`.
+#[derive(Debug)]
+pub struct Devices {
+    /// `/dev`, read-only.
+    pub dev: OwnedFd,
+    /// `/dev/pts`.
+    pub pts: OwnedFd,
+    /// `/dev/shm`.
+    pub shm: OwnedFd,
+    /// The null device in `dev`: covers masked files.
+    pub null: OwnedFd,
+    /// An empty directory in `dev`: covers masked directories.
+    pub empty: OwnedFd,
+}
+
+/// Makes them for the sandbox whose ids begin at `base`.
+pub fn make(base: u32) -> Result<Devices, EngineError> {
+    let dev = new_fs("tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "64k"), FsOption::Value("nr_inodes", "32")], 0)
+        .map_err(system)?;
+    populate(&dev, base).map_err(|e| EngineError::host("make /dev", e))?;
+    let open = |name: &str| {
+        openat(&dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|e| EngineError::host(format!("open /dev/{name}"), e))
+    };
+    let (null, empty) = (open("null")?, open("empty")?);
+    set_attributes(&dev, attr::READ_ONLY | attr::NO_SUID | attr::NO_EXEC, None, false).map_err(system)?;
+    let group = (base + TTY_GROUP).to_string();
+    let pts_options = [
+        FsOption::Value("gid", &group),
+        FsOption::Value("mode", "620"),
+        FsOption::Value("ptmxmode", "666"),
+        FsOption::Value("max", "64"),
+    ];
+    let pts = new_fs("devpts", &pts_options, attr::NO_SUID | attr::NO_EXEC).map_err(system)?;
+    let shm_options = [FsOption::Value("mode", "1777"), FsOption::Value("size", "64m"), FsOption::Value("nr_inodes", "16384")];
+    let shm = new_fs("tmpfs", &shm_options, attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC).map_err(system)?;
+    Ok(Devices { dev, pts, shm, null, empty })
+}
+
+fn populate(dev: &OwnedFd, base: u32) -> rustix::io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(base), Gid::from_raw(base));
+    let mode = Mode::from_raw_mode(0o666);
+    // The umask of the calling process would take bits from the nodes' modes.
+    let umask = rustix::process::umask(Mode::empty());
+    let result = (|| {
+        for (name, major, minor) in NODES {
+            mknodat(dev.as_fd(), *name, FileType::CharacterDevice, mode, makedev(*major, *minor))?;
+        }
+        for name in DIRECTORIES {
+            mkdirat(dev.as_fd(), *name, Mode::from_raw_mode(0o755))?;
+        }
+        for (name, target) in LINKS {
+            symlinkat(*target, dev.as_fd(), *name)?;
+        }
+        Ok(())
+    })();
+    rustix::process::umask(umask);
+    result?;
+    for (name, ..) in NODES {
+        chownat(dev.as_fd(), *name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    chownat(dev.as_fd(), "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+}
+
+/// A failed system call of the host.
+pub fn system(error: cofferdam_sys::Error) -> EngineError {
+    EngineError::host(error.call, error.source)
+}

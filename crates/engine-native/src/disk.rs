@@ -1,0 +1,137 @@
+//! Where a sandbox's own bytes go: memory where its disk limit fits in half the memory limit, else an ext4 image on a
+//! loop device, copied from a template that is formatted once for each size.
+
+use crate::device::system;
+use cofferdam_engine::EngineError;
+use cofferdam_model::Limits;
+use cofferdam_sys::loopdev;
+use cofferdam_sys::mount::{FsOption, new_fs};
+use rustix::fs::{Mode, OFlags, SeekFrom, copy_file_range, ftruncate, openat, seek};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Share of the host's own disk that is never given out: one part in twenty, a gibibyte at most.
+const RESERVE_PART: u64 = 20;
+const LARGEST_RESERVE: u64 = 1 << 30;
+/// Inodes for each byte of a file system in memory: as ext4's default.
+const BYTES_PER_INODE: u64 = 16_384;
+const LARGEST_MEMORY_DISK: u64 = 64 << 30;
+
+/// How a sandbox's disk was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskReport {
+    /// In memory, charged to the memory limit.
+    Memory,
+    /// On a loop device.
+    Loop,
+}
+
+/// A detached mount for a sandbox's own bytes. `directory` is the sandbox's directory on the host, `templates` that of
+/// formatted images.
+pub fn make(limits: &Limits, directory: &Path, templates: &Path) -> Result<(OwnedFd, DiskReport), EngineError> {
+    let half = limits.memory.get() / 2;
+    match limits.disk {
+        Some(disk) if disk.get() > half => Ok((loop_disk(disk.get(), directory, templates)?, DiskReport::Loop)),
+        other => Ok((memory_disk(other.map_or(half, cofferdam_model::Bytes::get))?, DiskReport::Memory)),
+    }
+}
+
+fn memory_disk(bytes: u64) -> Result<OwnedFd, EngineError> {
+    let bytes = bytes.min(LARGEST_MEMORY_DISK);
+    let (size, inodes) = (bytes.to_string(), (bytes / BYTES_PER_INODE).max(1024).to_string());
+    let options = [FsOption::Value("mode", "755"), FsOption::Value("size", &size), FsOption::Value("nr_inodes", &inodes)];
+    new_fs("tmpfs", &options, 0).map_err(system)
+}
+
+fn loop_disk(bytes: u64, directory: &Path, templates: &Path) -> Result<OwnedFd, EngineError> {
+    check_reserve(directory, bytes)?;
+    let template = template(bytes, templates)?;
+    let path = directory.join("disk.img");
+    let image = copy_sparse(&template, &path, bytes).map_err(|e| EngineError::host(format!("make {}", path.display()), e))?;
+    // The image needs no name any more: when the mount goes, so do its bytes, whatever happens to us.
+    fs::remove_file(&path).map_err(|e| EngineError::host(format!("unlink {}", path.display()), e))?;
+    let (_device, device_path) = loopdev::attach(image.as_fd()).map_err(|e| no_loop(&e))?;
+    let options = [FsOption::Value("source", &device_path), FsOption::Flag("noinit_itable"), FsOption::Flag("noauto_da_alloc")];
+    new_fs("ext4", &options, cofferdam_sys::mount::attr::NO_ATIME).map_err(system)
+}
+
+fn no_loop(error: &cofferdam_sys::Error) -> EngineError {
+    EngineError::Unsupported {
+        what: "a disk limit above half the memory limit".into(),
+        why: error.to_string(),
+        remedy: "give the sandbox a smaller --disk, or make /dev/loop-control usable".into(),
+    }
+}
+
+/// Refuses to give out what the host has not, its reserve left out.
+fn check_reserve(directory: &Path, bytes: u64) -> Result<(), EngineError> {
+    let stat = rustix::fs::statvfs(directory).map_err(|e| EngineError::host(format!("statvfs {}", directory.display()), e))?;
+    let (free, total) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
+    let reserve = (total / RESERVE_PART).min(LARGEST_RESERVE);
+    if free < bytes.saturating_add(reserve) {
+        const MEBIBYTE: u64 = 1 << 20;
+        return Err(EngineError::Exhausted {
+            what: "disk space".into(),
+            why: format!("{} MiB are wanted, {} MiB are free, {} MiB of them kept for the host", bytes / MEBIBYTE, free / MEBIBYTE, reserve / MEBIBYTE),
+            remedy: "free some, or give the sandbox a smaller --disk".into(),
+        });
+    }
+    Ok(())
+}
+
+/// A formatted image of this size; made on first use, under its final name only when whole.
+fn template(bytes: u64, templates: &Path) -> Result<PathBuf, EngineError> {
+    let path = templates.join(format!("ext4-{bytes}.img"));
+    if path.exists() {
+        return Ok(path);
+    }
+    let error = |e: io::Error| EngineError::host(format!("make {}", path.display()), e);
+    fs::create_dir_all(templates).map_err(error)?;
+    let making = templates.join(format!("making-{}-{bytes}", std::process::id()));
+    let file = fs::File::create(&making).map_err(error)?;
+    file.set_len(bytes).map_err(error)?;
+    let output = Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-m", "0", "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0"])
+        .arg(&making)
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .output()
+        .map_err(|e| EngineError::Unsupported {
+            what: "a disk limit above half the memory limit".into(),
+            why: format!("mkfs.ext4: {e}"),
+            remedy: "install e2fsprogs, or give the sandbox a smaller --disk".into(),
+        })?;
+    if !output.status.success() {
+        let _ = fs::remove_file(&making);
+        return Err(error(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())));
+    }
+    fs::rename(&making, &path).map_err(error)?;
+    Ok(path)
+}
+
+/// Copies the parts of a file that hold data.
+fn copy_sparse(from: &Path, to: &Path, bytes: u64) -> io::Result<OwnedFd> {
+    let source = rustix::fs::open(from, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let target = openat(rustix::fs::CWD, to, flags, Mode::from_raw_mode(0o600))?;
+    ftruncate(&target, bytes)?;
+    let mut position = 0;
+    loop {
+        let start = match seek(&source, SeekFrom::Data(position)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => return Ok(target),
+            Err(error) => return Err(error.into()),
+        };
+        let end = seek(&source, SeekFrom::Hole(start))?;
+        let (mut from_offset, mut to_offset) = (start, start);
+        while from_offset < end {
+            let wanted = usize::try_from(end - from_offset).unwrap_or(usize::MAX);
+            if copy_file_range(&source, Some(&mut from_offset), &target, Some(&mut to_offset), wanted)? == 0 {
+                break;
+            }
+        }
+        position = end;
+    }
+}

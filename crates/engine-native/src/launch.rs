@@ -1,0 +1,193 @@
+//! How a sandbox comes to be, in order:
+//!
+//! 1. a range of host ids, the cgroups with their limits;
+//! 2. a network namespace of the host's user namespace: loopback, rules, resolver, refusal log, a sysfs of it;
+//! 3. `clone3` from inside that namespace; the child waits (see `sys::child`);
+//! 4. id maps, cgroups, then the mounts, each seen through the sandbox's ids;
+//! 5. GO with the mounts: the child attaches them, gives up its rights and executes pid 1.
+//!
+//! Everything is held by descriptors until GO, so an error or a kill at any step leaves only what the sweep removes.
+
+use crate::cgroup::Cgroup;
+use crate::device::{self, Devices, system};
+use crate::disk;
+use crate::engine::Host;
+use crate::lease::{Lease, RANGE_IDS};
+use crate::masks;
+use crate::root::{Upper, host_tree, relative};
+use crate::seccomp::FILTER;
+use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
+use cofferdam_gate::wire::{self, Wire};
+use cofferdam_policy::capability;
+use cofferdam_sys::child::{self, Plan, REQUEST_GO, Step};
+use cofferdam_sys::mount::{attr, new_fs};
+use cofferdam_sys::namespace::{self, NewNetwork};
+use cofferdam_sys::{channel, process};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+const RLIMIT_CORE: u32 = 4;
+const RLIMIT_NOFILE: u32 = 7;
+const RLIMIT_MEMLOCK: u32 = 8;
+const RLIMIT_SIGPENDING: u32 = 11;
+const RLIMIT_MSGQUEUE: u32 = 12;
+const MEMLOCK_BYTES: u64 = 8 << 20;
+const PENDING_SIGNALS: u64 = 16_384;
+const MESSAGE_QUEUE_BYTES: u64 = 819_200;
+const EVERY_CAPABILITY: u64 = (1 << 41) - 1;
+
+/// Index of each handed-over mount.
+const ROOT: usize = 0;
+const DEV: usize = 1;
+const PTS: usize = 2;
+const SHM: usize = 3;
+const SYS: usize = 4;
+const NULL: usize = 5;
+const EMPTY: usize = 6;
+const FIRST_TREE: usize = 7;
+
+/// A sandbox whose pid 1 runs, or is about to.
+#[derive(Debug)]
+pub struct Launched {
+    /// Descriptor of pid 1.
+    pub pidfd: OwnedFd,
+    /// The supervisor's end of the control socket.
+    pub control: OwnedFd,
+    /// The sockets of the network namespace.
+    pub wire: Wire,
+    /// The root mount; works as long as it is open, ended or not.
+    pub root: OwnedFd,
+    /// The leased ids.
+    pub lease: Lease,
+    /// The cgroups.
+    pub cgroup: Cgroup,
+}
+
+/// Makes a sandbox. Runs in a process of one thread.
+pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> {
+    let lease = Lease::take(&host.run_directory)?;
+    let limits = Some(&spec.limits).filter(|_| plugged(spec, UnpluggedControl::Limits));
+    let cgroup = Cgroup::create(&host.hierarchies, spec.install, spec.id, limits)?;
+    match launch_in(spec, host, &lease, &cgroup) {
+        Ok(parts) => {
+            let (pidfd, control, wire, root) = parts;
+            Ok(Launched { pidfd, control, wire, root, lease, cgroup })
+        }
+        Err(error) => {
+            cgroup.kill();
+            cgroup.remove();
+            Err(error)
+        }
+    }
+}
+
+type Parts = (OwnedFd, OwnedFd, Wire, OwnedFd);
+
+fn launch_in(spec: &SandboxSpec, host: &Host, lease: &Lease, cgroup: &Cgroup) -> Result<Parts, EngineError> {
+    let plan = plan(spec, host)?;
+    let (control, child_control) = channel::pair().map_err(system)?;
+    let network = NewNetwork::enter().map_err(system)?;
+    let wire = wire::install(wire::Unplugged { rules: !plugged(spec, UnpluggedControl::Rules) }).map_err(system)?;
+    let sysfs = new_fs("sysfs", &[], attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC).map_err(system)?;
+    let entrance = cgroup.entrance();
+    let cloned = child::clone(&plan, child_control.as_fd(), host.init.as_fd(), lease.fd.as_fd(), entrance.as_ref().map(AsFd::as_fd))
+        .map_err(system)?;
+    drop(network);
+    drop(child_control);
+    namespace::map_ids(cloned.pid, lease.base, RANGE_IDS).map_err(system)?;
+    cgroup.attach(cloned.pid, entrance.is_some())?;
+    let userns = namespace::of_process(cloned.pid, "user").map_err(system)?;
+    let devices = device::make(lease.base)?;
+    let root = root(spec, host, lease.base, userns.as_fd())?;
+    let trees = trees(spec, userns.as_fd())?;
+    hand_over(&control, &root, &devices, &sysfs, &trees)?;
+    Ok((cloned.pidfd, control, wire, root))
+}
+
+fn plugged(spec: &SandboxSpec, control: UnpluggedControl) -> bool {
+    !spec.unplugged.contains(&control)
+}
+
+fn root(spec: &SandboxSpec, host: &Host, base: u32, userns: BorrowedFd<'_>) -> Result<OwnedFd, EngineError> {
+    let (disk, _) = disk::make(&spec.limits, &spec.directory, &host.templates)?;
+    let upper = Upper::make(&disk, spec, base)?;
+    upper.populate(spec)?;
+    upper.compose(userns)
+}
+
+fn trees(spec: &SandboxSpec, userns: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, EngineError> {
+    let mut trees = Vec::new();
+    for tree in spec.image.trees() {
+        let path = tree.path.to_string_lossy();
+        trees.push(host_tree(rustix::fs::CWD, &path, userns, false)?);
+    }
+    for mount in &spec.mounts {
+        trees.push(host_tree(mount.source.fd().as_fd(), "", userns, mount.writable)?);
+    }
+    Ok(trees)
+}
+
+fn hand_over(control: &OwnedFd, root: &OwnedFd, devices: &Devices, sysfs: &OwnedFd, trees: &[OwnedFd]) -> Result<(), EngineError> {
+    let Devices { dev, pts, shm, null, empty } = devices;
+    let mut fds: Vec<BorrowedFd<'_>> = [root, dev, pts, shm, sysfs, null, empty].map(AsFd::as_fd).to_vec();
+    fds.extend(trees.iter().map(AsFd::as_fd));
+    channel::send_words(control, [REQUEST_GO, 0, 0, 0], &fds).map_err(system)
+}
+
+fn plan(spec: &SandboxSpec, host: &Host) -> Result<Plan, EngineError> {
+    let trees = spec.image.trees().len() + spec.mounts.len();
+    if FIRST_TREE + trees > child::MOST_MOUNTS {
+        return Err(EngineError::Invalid { what: format!("{trees} mounts"), why: format!("at most {} are possible", child::MOST_MOUNTS - FIRST_TREE) });
+    }
+    let keep = if plugged(spec, UnpluggedControl::Capabilities) { capability::PID_ONE } else { EVERY_CAPABILITY };
+    Ok(Plan {
+        staging: c_string(&host.run_directory)?,
+        steps: steps(spec)?,
+        hostname: c_string(Path::new(&spec.hostname))?,
+        capabilities: keep,
+        filter: if plugged(spec, UnpluggedControl::Seccomp) { FILTER.to_vec() } else { Vec::new() },
+        landlock: host.landlock.filter(|_| plugged(spec, UnpluggedControl::Landlock)),
+        limits: resource_limits(spec),
+    })
+}
+
+fn steps(spec: &SandboxSpec) -> Result<Vec<Step>, EngineError> {
+    let attach = |index: usize, path: &str| Ok::<_, EngineError>(Step::Attach(index, c_string(Path::new(path))?));
+    let mut steps = vec![attach(DEV, "dev")?, attach(PTS, "dev/pts")?, attach(SHM, "dev/shm")?];
+    steps.push(Step::Proc(c_string(Path::new("proc"))?));
+    steps.push(attach(SYS, "sys")?);
+    if plugged(spec, UnpluggedControl::Masks) {
+        for path in masks::present(masks::MASKED) {
+            steps.push(Step::Mask(c_string(Path::new(path))?, NULL, EMPTY));
+        }
+        for path in masks::present(masks::READ_ONLY) {
+            steps.push(Step::ReadOnly(c_string(Path::new(path))?));
+        }
+    }
+    let image = spec.image.trees().iter().map(|tree| tree.path.as_path());
+    let mounts = spec.mounts.iter().map(|mount| mount.target.as_path());
+    for (index, path) in image.chain(mounts).enumerate() {
+        steps.push(Step::Attach(FIRST_TREE + index, c_string(relative(path)?)?));
+    }
+    debug_assert_eq!(ROOT, 0);
+    Ok(steps)
+}
+
+/// Hard limits of the host are never raised: a sandbox gets the lower of the two.
+fn resource_limits(spec: &SandboxSpec) -> Vec<(u32, u64)> {
+    let wanted = [
+        (RLIMIT_CORE, 0),
+        (RLIMIT_NOFILE, u64::from(spec.limits.open_files)),
+        (RLIMIT_MEMLOCK, MEMLOCK_BYTES),
+        (RLIMIT_SIGPENDING, PENDING_SIGNALS),
+        (RLIMIT_MSGQUEUE, MESSAGE_QUEUE_BYTES),
+    ];
+    wanted.map(|(resource, value)| (resource, value.min(process::hard_limit(resource)))).to_vec()
+}
+
+fn c_string(path: &Path) -> Result<CString, EngineError> {
+    use std::os::unix::ffi::OsStrExt;
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| EngineError::Invalid { what: format!("path {}", path.display()), why: "it holds a NUL byte".into() })
+}

@@ -1,0 +1,74 @@
+//! Ranges of host user ids: one for each live sandbox, never shared.
+
+use cofferdam_engine::EngineError;
+use cofferdam_sys::lock;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// Ids in a range.
+pub const RANGE_IDS: u32 = 65_536;
+/// First id of the first range: 0x7000_0000 on is used by nobody (systemd's table of user ids, uids-gids).
+const FIRST_ID: u32 = 0x7000_0000;
+/// Ranges below 0x7FFF_0000, where other reservations begin.
+const RANGES: u32 = 0x0FFF;
+
+/// A leased range. It is free again when every duplicate of `fd` is closed: the supervisor's and the one that pid 1 of
+/// the sandbox holds, so that a killed supervisor does not free a range that still runs.
+#[derive(Debug)]
+pub struct Lease {
+    /// First host id of the range.
+    pub base: u32,
+    /// The lock.
+    pub fd: OwnedFd,
+}
+
+impl Lease {
+    /// Takes a free range. `directory` is the host-wide directory of leases: every data directory uses the same.
+    pub fn take(directory: &Path) -> Result<Self, EngineError> {
+        let error = |e: cofferdam_sys::Error| EngineError::host(e.call, e.source);
+        let path = directory.join("uid-ranges");
+        let fd = lock::open_file(&path).map_err(error)?;
+        let start = random_index();
+        for offset in 0..RANGES {
+            let index = (start + offset) % RANGES;
+            if lock::try_lock_byte(&fd, index).map_err(error)? {
+                return Ok(Self { base: FIRST_ID + index * RANGE_IDS, fd });
+            }
+        }
+        Err(EngineError::Exhausted {
+            what: "user id ranges".into(),
+            why: format!("all {RANGES} are in use"),
+            remedy: "end some sandboxes".into(),
+        })
+    }
+}
+
+fn random_index() -> u32 {
+    let mut bytes = [0u8; 4];
+    // An error leaves zeros: the search then starts at the first range.
+    let _ = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    u32::from_ne_bytes(bytes) % RANGES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn leases_are_disjoint_and_return() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let leases: Vec<Lease> = (0..200).map(|_| Lease::take(directory.path()).expect("a lease")).collect();
+        let bases: HashSet<u32> = leases.iter().map(|lease| lease.base).collect();
+        assert_eq!(bases.len(), 200);
+        assert!(bases.iter().all(|base| base % RANGE_IDS == 0 && *base >= FIRST_ID && base.checked_add(RANGE_IDS) <= Some(0x7FFF_0000)));
+        let duplicate = leases[0].fd.try_clone().expect("a duplicate");
+        let base = leases[0].base;
+        drop(leases);
+        let all: Vec<Lease> = (0..RANGES - 1).map(|_| Lease::take(directory.path()).expect("a lease")).collect();
+        assert!(all.iter().all(|lease| lease.base != base), "a duplicate keeps the range");
+        assert!(matches!(Lease::take(directory.path()), Err(EngineError::Exhausted { .. })));
+        drop(duplicate);
+        assert_eq!(Lease::take(directory.path()).expect("the freed one").base, base);
+    }
+}

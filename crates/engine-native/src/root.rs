@@ -1,0 +1,199 @@
+//! The root file system: an overlay of the image's layers, seen through the sandbox's ids, under a directory that is
+//! thrown away.
+//!
+//! Every place that something will be mounted at is made in the upper directory first. An upper entry hides whatever
+//! the image ships under that name, a link out of the root included, so a hostile image cannot move a mount.
+
+use crate::device::system;
+use cofferdam_engine::{Directory, EngineError, File, SandboxSpec};
+use cofferdam_sys::mount::{FsOption, attr, clone_tree, new_fs, set_attributes};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, mkdirat, openat, openat2, statat};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+/// Mount points of the engine itself, relative to the root.
+const OWN_MOUNT_POINTS: &[&str] = &["dev", "proc", "sys"];
+
+/// The upper directory and what is put into it.
+#[derive(Debug)]
+pub struct Upper<'a> {
+    upper: OwnedFd,
+    work: OwnedFd,
+    layers: Vec<BorrowedFd<'a>>,
+    base: u32,
+}
+
+impl<'a> Upper<'a> {
+    /// Makes `upper` and `work` on the sandbox's disk.
+    pub fn make(disk: &OwnedFd, spec: &'a SandboxSpec, base: u32) -> Result<Self, EngineError> {
+        let make = |name: &str| {
+            mkdirat(disk, name, Mode::from_raw_mode(0o755))?;
+            openat(disk, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        };
+        let error = |e| EngineError::host("make the upper directory", e);
+        let (upper, work) = (make("upper").map_err(error)?, make("work").map_err(error)?);
+        chownat(&upper, "", Some(Uid::from_raw(base)), Some(Gid::from_raw(base)), AtFlags::EMPTY_PATH).map_err(error)?;
+        let layers = spec.image.layers().iter().map(|layer| layer.as_fd()).collect();
+        Ok(Self { upper, work, layers, base })
+    }
+
+    /// Puts in mount points, the engine's files and what the spec asks for.
+    pub fn populate(&self, spec: &SandboxSpec) -> Result<(), EngineError> {
+        for name in OWN_MOUNT_POINTS {
+            self.directory(Path::new(name), None)?;
+        }
+        for tree in spec.image.trees() {
+            self.directory(relative(&tree.path)?, None)?;
+        }
+        let user = (spec.user.uid, spec.user.gid);
+        let own = [("tmp", 0o1777, (0, 0)), ("workspace", 0o755, user)];
+        for (name, mode, owner) in own {
+            self.directory(Path::new(name), Some((mode, owner)))?;
+        }
+        if spec.user.home != "/" && spec.user.uid != 0 {
+            self.directory(relative(Path::new(&spec.user.home))?, Some((0o755, user)))?;
+        }
+        for directory in &spec.directories {
+            self.spec_directory(directory)?;
+        }
+        for file in identity_files(spec).iter().chain(&spec.files) {
+            self.file(file)?;
+        }
+        for mount in &spec.mounts {
+            let path = relative(&mount.target)?;
+            if mount.source.is_directory() {
+                self.directory(path, None)?;
+            } else {
+                self.file(&File { path: mount.target.clone(), mode: 0o644, owner: (0, 0), contents: Vec::new() })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn spec_directory(&self, directory: &Directory) -> Result<(), EngineError> {
+        self.directory(relative(&directory.path)?, Some((directory.mode, directory.owner)))
+    }
+
+    /// A directory with its parents. `attributes` sets mode and owner; else an existing directory of the image keeps its
+    /// own, and a new one is root's.
+    fn directory(&self, path: &Path, attributes: Option<(u32, (u32, u32))>) -> Result<(), EngineError> {
+        self.enter(path, attributes).map(|_| ()).map_err(|e| EngineError::host(format!("make /{}", path.display()), e))
+    }
+
+    fn enter(&self, path: &Path, attributes: Option<(u32, (u32, u32))>) -> rustix::io::Result<OwnedFd> {
+        let mut place = self.upper.try_clone().map_err(|_| Errno::MFILE)?;
+        let mut walked = PathBuf::new();
+        let last = path.components().count();
+        for (index, part) in path.components().enumerate() {
+            walked.push(part);
+            let wanted = attributes.filter(|_| index + 1 == last);
+            place = self.enter_one(&place, part.as_os_str(), &walked, wanted)?;
+        }
+        Ok(place)
+    }
+
+    fn enter_one(&self, parent: &OwnedFd, name: &OsStr, walked: &Path, wanted: Option<(u32, (u32, u32))>) -> rustix::io::Result<OwnedFd> {
+        let new = match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(error) => return Err(error),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let place = openat(parent, name, flags, Mode::empty())?;
+        let attributes = wanted.or_else(|| new.then(|| self.of_image(walked)).flatten()).or(new.then_some((0o755, (0, 0))));
+        if let Some((mode, owner)) = attributes {
+            self.own(&place, owner)?;
+            fchmod(&place, Mode::from_raw_mode(mode))?;
+        }
+        Ok(place)
+    }
+
+    /// Mode and owner of a directory of the image's topmost layer that has it.
+    fn of_image(&self, path: &Path) -> Option<(u32, (u32, u32))> {
+        let flags = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        self.layers.iter().find_map(|layer| {
+            let found = openat2(layer, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), flags).ok()?;
+            let stat = statat(&found, "", AtFlags::EMPTY_PATH).ok()?;
+            let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            directory.then_some((stat.st_mode & 0o7777, (stat.st_uid, stat.st_gid)))
+        })
+    }
+
+    fn own(&self, place: impl AsFd, (uid, gid): (u32, u32)) -> rustix::io::Result<()> {
+        chownat(place, "", Some(Uid::from_raw(self.base + uid)), Some(Gid::from_raw(self.base + gid)), AtFlags::EMPTY_PATH)
+    }
+
+    fn file(&self, file: &File) -> Result<(), EngineError> {
+        let path = relative(&file.path)?;
+        let write = || -> std::io::Result<()> {
+            let parent = self.enter(path.parent().unwrap_or(Path::new("")), None)?;
+            let name = path.file_name().ok_or(Errno::INVAL)?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = openat(&parent, name, flags, Mode::from_raw_mode(0o600))?;
+            std::io::Write::write_all(&mut std::fs::File::from(fd.try_clone()?), &file.contents)?;
+            self.own(&fd, file.owner)?;
+            Ok(fchmod(&fd, Mode::from_raw_mode(file.mode))?)
+        };
+        write().map_err(|e| EngineError::host(format!("make {}", file.path.display()), e))
+    }
+
+    /// The overlay, detached. `userns` holds the sandbox's ids.
+    pub fn compose(&self, userns: BorrowedFd<'_>) -> Result<OwnedFd, EngineError> {
+        let mut lowers = Vec::new();
+        for layer in &self.layers {
+            let lower = clone_tree(*layer, "", false).map_err(system)?;
+            set_attributes(&lower, attr::READ_ONLY, Some(userns), false).map_err(no_idmap)?;
+            lowers.push(lower);
+        }
+        let mut options: Vec<FsOption<'_>> = lowers.iter().map(|lower| FsOption::Fd("lowerdir+", lower.as_fd())).collect();
+        options.push(FsOption::Fd("upperdir", self.upper.as_fd()));
+        options.push(FsOption::Fd("workdir", self.work.as_fd()));
+        options.push(FsOption::Flag("volatile"));
+        new_fs("overlay", &options, attr::NO_SUID | attr::NO_DEV).map_err(system)
+    }
+}
+
+/// A tree of the host through the sandbox's ids, detached.
+pub fn host_tree(place: BorrowedFd<'_>, path: &str, userns: BorrowedFd<'_>, writable: bool) -> Result<OwnedFd, EngineError> {
+    let tree = clone_tree(place, path, true).map_err(system)?;
+    let attributes = attr::NO_SUID | attr::NO_DEV | if writable { 0 } else { attr::READ_ONLY };
+    set_attributes(&tree, attributes, Some(userns), true).map_err(no_idmap)?;
+    Ok(tree)
+}
+
+fn no_idmap(error: cofferdam_sys::Error) -> EngineError {
+    EngineError::Unsupported {
+        what: "showing a tree of the host through the sandbox's own ids".into(),
+        why: format!("{error} (the file system, or a kernel before 5.12, refuses idmapped mounts)"),
+        remedy: "move the tree to a file system that supports idmapped mounts, such as ext4, xfs, btrfs or tmpfs".into(),
+    }
+}
+
+/// `/etc` files that say who and where the sandbox is.
+fn identity_files(spec: &SandboxSpec) -> Vec<File> {
+    let hosts = format!("127.0.0.1\tlocalhost {0}\n::1\tlocalhost ip6-localhost ip6-loopback\n", spec.hostname);
+    let resolver = format!("nameserver {}\noptions edns0\n", cofferdam_gate::wire::RESOLVER);
+    let accounts = spec.image.accounts();
+    let file = |path: &str, contents: String| File { path: path.into(), mode: 0o644, owner: (0, 0), contents: contents.into_bytes() };
+    vec![
+        file("/etc/passwd", accounts.passwd().to_owned()),
+        file("/etc/group", accounts.group().to_owned()),
+        file("/etc/hosts", hosts),
+        file("/etc/hostname", format!("{}\n", spec.hostname)),
+        file("/etc/resolv.conf", resolver),
+    ]
+}
+
+/// An absolute path inside, without its root; `..` is refused.
+pub fn relative(path: &Path) -> Result<&Path, EngineError> {
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let inside = path.strip_prefix("/").ok().filter(|inside| plain && !inside.as_os_str().is_empty());
+    let clean = inside.filter(|inside| !inside.as_os_str().as_bytes().contains(&0));
+    clean.ok_or_else(|| EngineError::Invalid {
+        what: format!("path {}", path.display()),
+        why: "an absolute path inside the sandbox is wanted, without '..' and not the root itself".into(),
+    })
+}

@@ -1,0 +1,103 @@
+//! What a sandbox is made from.
+
+use crate::MountSource;
+use cofferdam_model::{InstallId, Limits, SandboxId};
+use cofferdam_trust::{User, VerifiedImage};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// A sandbox to make.
+#[derive(Clone, Debug)]
+pub struct SandboxSpec {
+    /// Its id.
+    pub id: SandboxId,
+    /// The installation it belongs to.
+    pub install: InstallId,
+    /// Directory on the host for the engine's own files of this sandbox; exists, mode 0700.
+    pub directory: PathBuf,
+    /// Host name inside.
+    pub hostname: String,
+    /// What it starts from.
+    pub image: VerifiedImage,
+    /// What it may use.
+    pub limits: Limits,
+    /// The user of its processes where nothing else is said; owns `/workspace`.
+    pub user: User,
+    /// Trees of the host.
+    pub mounts: Vec<Mount>,
+    /// Directories to make inside.
+    pub directories: Vec<Directory>,
+    /// Files to make inside.
+    pub files: Vec<File>,
+    /// Controls left out, to show that tests notice. Empty in every sandbox that users get.
+    pub unplugged: BTreeSet<Control>,
+}
+
+/// A tree of the host inside the sandbox.
+#[derive(Clone, Debug)]
+pub struct Mount {
+    /// The tree, opened and checked.
+    pub source: MountSource,
+    /// Absolute path inside.
+    pub target: PathBuf,
+    /// Whether it may be changed.
+    pub writable: bool,
+}
+
+/// A directory to make before anything runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// Absolute path inside.
+    pub path: PathBuf,
+    /// Permission bits.
+    pub mode: u32,
+    /// User and group inside.
+    pub owner: (u32, u32),
+}
+
+/// A file to make before anything runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Absolute path inside.
+    pub path: PathBuf,
+    /// Permission bits.
+    pub mode: u32,
+    /// User and group inside.
+    pub owner: (u32, u32),
+    /// Contents.
+    pub contents: Vec<u8>,
+}
+
+/// A control of the security model that a test may leave out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Control {
+    /// The system call filter.
+    Seccomp,
+    /// Dropping capabilities.
+    Capabilities,
+    /// Masked and read-only paths.
+    Masks,
+    /// The memory, CPU and process limits.
+    Limits,
+    /// The network rules.
+    Rules,
+    /// Landlock.
+    Landlock,
+}
+
+impl Control {
+    /// Every control.
+    pub const ALL: [Self; 6] = [Self::Seccomp, Self::Capabilities, Self::Masks, Self::Limits, Self::Rules, Self::Landlock];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Seccomp => "seccomp",
+            Self::Capabilities => "capabilities",
+            Self::Masks => "masks",
+            Self::Limits => "limits",
+            Self::Rules => "rules",
+            Self::Landlock => "landlock",
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Rules and sockets inside a sandbox's network namespace.
+
+mod dns;
+mod link;
+mod nft;
+mod refusals;
+mod rules;
+
+pub use dns::{Question, answer_nxdomain};
+pub use refusals::{Refusal, parse_refusals};
+pub use rules::RESOLVER;
+
+use cofferdam_sys::{Error, Result, netlink};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+
+/// The sockets of a wired namespace, held outside of it. As long as they live the workload cannot take their ports.
+#[derive(Debug)]
+pub struct Wire {
+    /// Receives the workload's DNS queries.
+    pub resolver: UdpSocket,
+    /// Delivers refused packets (see [`parse_refusals`]).
+    pub refusals: OwnedFd,
+}
+
+/// What to leave out, so that tests can show that they notice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unplugged {
+    /// No rules are installed.
+    pub rules: bool,
+}
+
+/// Makes the calling thread's network namespace a sandbox's: loopback up, every address local, rules, resolver, refusal
+/// log. Call it in a namespace that no workload has entered. Nothing is left half done that matters: on an error the
+/// namespace must be dropped.
+pub fn install(unplugged: Unplugged) -> Result<Wire> {
+    link::set_up()?;
+    let netfilter = netlink::open(netlink::NETFILTER)?;
+    if !unplugged.rules {
+        let (batch, acknowledgements) = rules::isolated();
+        netlink::transact(&netfilter, batch, acknowledgements)?;
+    }
+    refusals::subscribe(&netfilter)?;
+    let resolver = UdpSocket::bind(SocketAddr::from((RESOLVER, 53))).map_err(|e| Error::new("bind the resolver's address", e))?;
+    resolver.set_nonblocking(true).map_err(|e| Error::new("fcntl(O_NONBLOCK)", e))?;
+    allow_low_ports()?;
+    Ok(Wire { resolver, refusals: netfilter })
+}
+
+/// Inner root has no power over this namespace, so ports below 1024 are opened to everyone inside.
+fn allow_low_ports() -> Result<()> {
+    let path = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    std::fs::write(path, "0").map_err(|e| Error::new(format!("write {path}"), e))
+}

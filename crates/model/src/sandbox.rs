@@ -1,0 +1,42 @@
+//! A sandbox as it is recorded and shown.
+
+use crate::{ImageRef, Limits, Name, NetworkLevel, Phase, Reason, SandboxId, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What is known of a sandbox; it outlives the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxRecord {
+    /// Its id.
+    pub id: SandboxId,
+    /// Its name, if it was given one.
+    pub name: Option<Name>,
+    /// The engine that runs it.
+    pub engine: String,
+    /// What it started from.
+    pub image: ImageRef,
+    /// The command.
+    pub command: Vec<String>,
+    /// What it may reach.
+    pub network: NetworkLevel,
+    /// What it may use.
+    pub limits: Limits,
+    /// Labels given by the user.
+    pub labels: BTreeMap<String, String>,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Why it ended.
+    pub reason: Option<Reason>,
+    /// More about why, in words.
+    pub detail: Option<String>,
+    /// The main process's exit status as a shell gives it (128 + signal).
+    pub exit_code: Option<i32>,
+    /// Accepted.
+    pub created_at: Timestamp,
+    /// Main process executed.
+    pub started_at: Option<Timestamp>,
+    /// Ended.
+    pub ended_at: Option<Timestamp>,
+    /// Bytes deleted, name freed.
+    pub removed_at: Option<Timestamp>,
+}

@@ -1,0 +1,40 @@
+//! The capabilities that a sandbox's processes may hold. Numbers: `linux/capability.h`.
+
+/// Change owners, within the sandbox's own id range.
+pub const CHOWN: u64 = 1 << 0;
+/// Pass permission checks on files, within the range.
+pub const DAC_OVERRIDE: u64 = 1 << 1;
+/// Act as owner of files, within the range.
+pub const FOWNER: u64 = 1 << 3;
+/// Signal processes of other users of the sandbox.
+pub const KILL: u64 = 1 << 5;
+/// Become another group of the sandbox.
+pub const SETGID: u64 = 1 << 6;
+/// Become another user of the sandbox.
+pub const SETUID: u64 = 1 << 7;
+/// Drop capabilities from the bounding set.
+pub const SETPCAP: u64 = 1 << 8;
+
+/// What uid 0 of a sandbox holds: enough for a package manager and for switching users, in its own id range only.
+pub const ROOT: u64 = CHOWN | DAC_OVERRIDE | FOWNER | KILL | SETGID | SETUID;
+
+/// What pid 1 holds: what it may hand on to uid 0, and the right to drop the rest.
+pub const PID_ONE: u64 = ROOT | SETPCAP;
+
+/// What a process of this user holds. Every user but uid 0 holds nothing.
+pub const fn of_user(uid: u32) -> u64 {
+    if uid == 0 { ROOT } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_uid_zero_holds_anything() {
+        assert_eq!(of_user(0), 0b1110_1011);
+        for uid in [1, 1000, 10001, 65534, u32::MAX] {
+            assert_eq!(of_user(uid), 0);
+        }
+    }
+}

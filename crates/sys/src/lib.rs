@@ -1,0 +1,25 @@
+//! Safe, thin wrappers over the system calls that Cofferdam needs and no well-kept crate offers.
+//!
+//! Invariants: all `unsafe` of the workspace is in this crate, each block with its reason; nothing here knows a policy,
+//! a path of ours or a configuration; nothing here allocates between `clone3` and `execve`.
+//! Start reading at [`child`]: what happens in a new sandbox between being cloned and executing pid 1.
+
+pub mod bpf;
+pub mod channel;
+pub mod child;
+mod error;
+pub mod init_wire;
+pub mod lock;
+pub mod loopdev;
+pub mod mount;
+pub mod netlink;
+pub mod namespace;
+pub mod process;
+pub mod raw;
+pub mod readiness;
+pub mod spec;
+
+pub use error::{Error, Result};
+
+/// Pid 1 of a sandbox: a static executable for the architecture this crate was built for.
+pub static INIT_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));

@@ -1,0 +1,64 @@
+//! Loop devices that free themselves.
+
+use crate::error::check;
+use crate::{Error, Result};
+use rustix::fs::{Mode, OFlags, open};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+const LOOP_CTL_GET_FREE: u64 = 0x4C82;
+const LOOP_CONFIGURE: u64 = 0x4C0A;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+const TRIES: u32 = 64;
+
+/// `struct loop_info64` of `linux/loop.h`.
+#[repr(C)]
+struct Info {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    sizelimit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config` of `linux/loop.h`.
+#[repr(C)]
+struct Config {
+    fd: u32,
+    block_size: u32,
+    info: Info,
+    reserved: [u64; 8],
+}
+
+/// Attaches a file to a free loop device and returns the device and its path. The device is detached by the kernel
+/// when the last user (the descriptor, a mount) is gone.
+pub fn attach(file: BorrowedFd<'_>) -> Result<(OwnedFd, String)> {
+    let control = open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| Error::new("open /dev/loop-control", e))?;
+    for _ in 0..TRIES {
+        // SAFETY: the ioctl takes no argument.
+        let number = check(unsafe { i64::from(libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _)) }, "LOOP_CTL_GET_FREE")?;
+        let path = format!("/dev/loop{number}");
+        let device = open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| Error::new(format!("open {path}"), e))?;
+        // SAFETY: all-zero is a valid value of this plain structure.
+        let mut config: Config = unsafe { std::mem::zeroed() };
+        config.fd = file.as_raw_fd() as u32;
+        config.info.flags = LO_FLAGS_AUTOCLEAR;
+        // SAFETY: the pointer is to a valid `loop_config` that outlives the call.
+        if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE as _, &raw const config) } == 0 {
+            return Ok((device, path));
+        }
+        let error = Error::last("LOOP_CONFIGURE");
+        if error.errno() != libc::EBUSY {
+            return Err(error);
+        }
+    }
+    Err(Error::new("LOOP_CONFIGURE", rustix::io::Errno::BUSY))
+}

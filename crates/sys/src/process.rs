@@ -1,0 +1,102 @@
+//! Processes by descriptor, and the calling process's own settings.
+
+use crate::error::check;
+use crate::{Error, Result};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use std::io::Write;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+const MFD_EXEC: u32 = 0x10;
+const MFD_NOEXEC_SEAL: u32 = 0x8;
+
+/// A sealed memory file with these bytes. `executable` says whether it may be executed (kernels 6.3 and later ask).
+pub fn sealed_file(name: &str, bytes: &[u8], executable: bool) -> Result<OwnedFd> {
+    let base = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let hint = MemfdFlags::from_bits_retain(if executable { MFD_EXEC } else { MFD_NOEXEC_SEAL });
+    let fd = memfd_create(name, base | hint).or_else(|_| memfd_create(name, base)).map_err(|e| Error::new("memfd_create", e))?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(bytes).map_err(|e| Error::new("write(memfd)", e))?;
+    let fd = OwnedFd::from(file);
+    fcntl_add_seals(&fd, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)
+        .map_err(|e| Error::new("fcntl(F_ADD_SEALS)", e))?;
+    Ok(fd)
+}
+
+/// Sends a signal through a pidfd; false if the process is gone.
+pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<bool> {
+    // SAFETY: no information structure is passed.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0, 0) };
+    if result == 0 {
+        return Ok(true);
+    }
+    let error = Error::last("pidfd_send_signal");
+    if error.errno() == libc::ESRCH { Ok(false) } else { Err(error) }
+}
+
+/// Collects an ended child by pidfd without waiting; true if it was collected or is no child of ours.
+pub fn reap(pidfd: BorrowedFd<'_>) -> bool {
+    // SAFETY: all-zero is a valid siginfo_t.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` outlives the call.
+    let result = unsafe {
+        libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &raw mut info, libc::WEXITED | libc::WNOHANG | libc::__WALL)
+    };
+    // SAFETY: waitid filled the structure, or left it zeroed.
+    result != 0 || unsafe { info.si_pid() } != 0
+}
+
+/// The pid, in this process's pid namespace, of the process behind a pidfd; None when it is gone.
+pub fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    pid.trim().parse().ok()
+}
+
+/// Raises the soft limit of open files to the hard one.
+pub fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid and outlives both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
+/// The hard limit of one resource (`RLIMIT_*`).
+pub fn hard_limit(resource: u32) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid and outlives the call.
+    unsafe { libc::getrlimit(resource as _, &raw mut limit) };
+    limit.rlim_max
+}
+
+/// Makes this process die by the default action of SIGPIPE again, as command line tools do.
+pub fn default_sigpipe() {
+    // SAFETY: installs no handler of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+/// Forks. The parent gets the child's pidfd, the child None. Call it only while the process has one thread.
+pub fn fork() -> Result<Option<OwnedFd>> {
+    use std::os::fd::FromRawFd;
+    let mut pidfd = -1i32;
+    // SAFETY: plain fork with a pidfd; `pidfd` is valid. The caller promises one thread, so the child may run ordinary code.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_PIDFD | libc::SIGCHLD, 0, &raw mut pidfd, 0, 0) };
+    match check(pid, "fork")? {
+        0 => Ok(None),
+        // SAFETY: the kernel has just made this descriptor for us.
+        _ => Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) })),
+    }
+}
+
+/// The Landlock version of this kernel, if it is enabled.
+pub fn landlock_version() -> Option<u32> {
+    const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
+    // SAFETY: asks for the version only; no structure is read.
+    let version = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, LANDLOCK_CREATE_RULESET_VERSION)
+    };
+    u32::try_from(version).ok().filter(|version| *version > 0)
+}
