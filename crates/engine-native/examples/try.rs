@@ -33,7 +33,7 @@ fn main() {
             times.push((t1, t2, t3, t.elapsed()));
             if n == 1 { println!("{obs:?} {:?}", rx.try_recv()); }
         }
-        times.sort();
+        times.sort(); 
         println!("{:?}", times[times.len() / 2]);
     });
 }

@@ -10,9 +10,10 @@ use hierarchy::{Controller, Version};
 
 use cofferdam_engine::{EngineError, Usage};
 use cofferdam_model::{InstallId, Limits, SandboxId};
+use cofferdam_sys::child::Cgroups;
+use rustix::fs::{Mode, OFlags};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -47,7 +48,7 @@ impl Cgroup {
 
     /// A group below this one, for one exec'd process.
     pub fn child(&self, name: &str) -> Result<Self, EngineError> {
-        let group = Self { hierarchies: self.hierarchies.for_killing(), relative: self.relative.join(name) };
+        let group = Self { hierarchies: self.hierarchies.for_exec(), relative: self.relative.join(name) };
         group.make().map_err(|(path, source)| EngineError::host(format!("cgroup {}", path.display()), source))?;
         Ok(group)
     }
@@ -89,23 +90,28 @@ impl Cgroup {
         }
     }
 
-    /// The version 2 group, for a process to be created in.
-    pub fn entrance(&self) -> Option<OwnedFd> {
-        let path = self.hierarchies.unified()?.join(&self.relative);
-        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-        rustix::fs::open(path, flags, rustix::fs::Mode::empty()).ok()
+    /// What a new process needs to be in these groups from its start.
+    pub fn entrances(&self) -> Result<Cgroups, EngineError> {
+        let mut entrances = Cgroups::default();
+        for root in self.hierarchies.roots() {
+            let path = root.join(&self.relative);
+            let error = |e| EngineError::host(format!("cgroup {}", path.display()), e);
+            if Some(root) == self.hierarchies.unified() {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                entrances.entrance = Some(rustix::fs::open(&path, flags, Mode::empty()).map_err(error)?);
+            } else {
+                let tasks = rustix::fs::open(path.join("tasks"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+                entrances.tasks.push(tasks.map_err(error)?);
+            }
+        }
+        Ok(entrances)
     }
 
-    /// Puts a process into the groups; into the version 2 one only if it was not created there.
-    pub fn attach(&self, pid: u32, entered_unified: bool) -> Result<(), EngineError> {
-        for root in self.hierarchies.roots() {
-            if entered_unified && Some(root) == self.hierarchies.unified() {
-                continue;
-            }
-            let file = root.join(&self.relative).join("cgroup.procs");
-            write(&file, &pid.to_string()).map_err(|(path, source)| EngineError::host(path.display().to_string(), source))?;
-        }
-        Ok(())
+    /// Moves a process into the version 2 group.
+    pub fn attach(&self, pid: u32) -> Result<(), EngineError> {
+        let Some(root) = self.hierarchies.unified() else { return Ok(()) };
+        let file = root.join(&self.relative).join("cgroup.procs");
+        write(&file, &pid.to_string()).map_err(|(path, source)| EngineError::host(path.display().to_string(), source))
     }
 
     /// Kills everything in the groups and below. A frozen version 1 group is thawed first: its processes would ignore
@@ -119,6 +125,8 @@ impl Cgroup {
         }
         let Some(root) = self.hierarchies.roots().next() else { return };
         let path = root.join(&self.relative);
+        // Nothing new may be forked while what is there is being killed.
+        let _ = fs::write(path.join("pids.max"), "0");
         for _ in 0..KILL_ROUNDS {
             let pids = pids_below(&path);
             if pids.is_empty() {

@@ -1,10 +1,10 @@
 //! How a sandbox comes to be, in order:
 //!
-//! 1. a range of host ids, the cgroups with their limits;
-//! 2. a network namespace of the host's user namespace: loopback, rules, resolver, refusal log, a sysfs of it;
+//! 1. in a thread: a network namespace of the host's user namespace: loopback, rules, resolver, refusal log, sysfs;
+//! 2. meanwhile a range of host ids, devices, disk, the cgroups with their limits; then the thread is joined;
 //! 3. `clone3` from inside that namespace; the child waits (see `sys::child`);
-//! 4. id maps, cgroups, then the mounts, each seen through the sandbox's ids;
-//! 5. GO with the mounts: the child attaches them, gives up its rights and executes pid 1.
+//! 4. id maps, then the mounts, each seen through the sandbox's ids;
+//! 5. GO with the mounts: the child enters the cgroups, attaches the mounts, gives up its rights and executes pid 1.
 //!
 //! Everything is held by descriptors until GO, so an error or a kill at any step leaves only what the sweep removes.
 
@@ -21,11 +21,12 @@ use cofferdam_gate::wire::{self, Wire};
 use cofferdam_policy::capability;
 use cofferdam_sys::child::{self, Plan, REQUEST_GO, Step};
 use cofferdam_sys::mount::{attr, new_fs};
-use cofferdam_sys::namespace::{self, NewNetwork};
+use cofferdam_sys::namespace::{self, Network};
 use cofferdam_sys::{channel, process};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::thread;
 
 const RLIMIT_CORE: u32 = 4;
 const RLIMIT_NOFILE: u32 = 7;
@@ -35,6 +36,7 @@ const RLIMIT_MSGQUEUE: u32 = 12;
 const MEMLOCK_BYTES: u64 = 8 << 20;
 const PENDING_SIGNALS: u64 = 16_384;
 const MESSAGE_QUEUE_BYTES: u64 = 819_200;
+const NETWORK_STACK_BYTES: usize = 128 << 10;
 const EVERY_CAPABILITY: u64 = (1 << 41) - 1;
 
 /// Index of each handed-over mount.
@@ -64,56 +66,85 @@ pub struct Launched {
     pub cgroup: Cgroup,
 }
 
-/// Makes a sandbox. Runs in a process of one thread.
+/// Makes a sandbox. The network namespace is made in a thread of its own meanwhile: it takes as long as the rest. That
+/// thread has ended before anything is cloned.
 pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> {
-    let lease = Lease::take(&host.run_directory)?;
-    let limits = Some(&spec.limits).filter(|_| plugged(spec, UnpluggedControl::Limits));
-    let cgroup = Cgroup::create(&host.hierarchies, spec.install, spec.id, limits)?;
-    match launch_in(spec, host, &lease, &cgroup) {
-        Ok(parts) => {
-            let (pidfd, control, wire, root) = parts;
-            Ok(Launched { pidfd, control, wire, root, lease, cgroup })
-        }
+    let rules = plugged(spec, UnpluggedControl::Rules);
+    let (network, parts) = thread::scope(|scope| {
+        let network = thread::Builder::new().stack_size(NETWORK_STACK_BYTES).spawn_scoped(scope, || make_network(rules));
+        let parts = make_parts(spec, host);
+        (network.map_err(|e| EngineError::host("start a thread", e)).map(thread::ScopedJoinHandle::join), parts)
+    });
+    let parts = parts?;
+    let result = match network {
+        Ok(Ok(Ok(network))) => launch_in(spec, host, &parts, network),
+        Ok(Ok(Err(error))) | Err(error) => Err(error),
+        Ok(Err(_)) => Err(EngineError::host("make the network namespace", std::io::Error::other("its thread panicked"))),
+    };
+    match result {
+        Ok((pidfd, control, wire, root)) => Ok(Launched { pidfd, control, wire, root, lease: parts.lease, cgroup: parts.cgroup }),
         Err(error) => {
-            cgroup.kill();
-            cgroup.remove();
+            parts.cgroup.kill();
+            parts.cgroup.remove();
             Err(error)
         }
     }
 }
 
-type Parts = (OwnedFd, OwnedFd, Wire, OwnedFd);
+/// What does not need the sandbox's namespaces.
+struct Parts {
+    lease: Lease,
+    cgroup: Cgroup,
+    plan: Plan,
+    devices: Devices,
+    disk: OwnedFd,
+}
 
-fn launch_in(spec: &SandboxSpec, host: &Host, lease: &Lease, cgroup: &Cgroup) -> Result<Parts, EngineError> {
+fn make_parts(spec: &SandboxSpec, host: &Host) -> Result<Parts, EngineError> {
+    let lease = Lease::take(&host.run_directory)?;
     let plan = plan(spec, host)?;
-    let (control, child_control) = channel::pair().map_err(system)?;
-    let network = NewNetwork::enter().map_err(system)?;
-    let wire = wire::install(wire::Unplugged { rules: !plugged(spec, UnpluggedControl::Rules) }).map_err(system)?;
-    let sysfs = new_fs("sysfs", &[], attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC).map_err(system)?;
-    let entrance = cgroup.entrance();
-    let cloned = child::clone(&plan, child_control.as_fd(), host.init.as_fd(), lease.fd.as_fd(), entrance.as_ref().map(AsFd::as_fd))
-        .map_err(system)?;
-    drop(network);
-    drop(child_control);
-    namespace::map_ids(cloned.pid, lease.base, RANGE_IDS).map_err(system)?;
-    cgroup.attach(cloned.pid, entrance.is_some())?;
-    let userns = namespace::of_process(cloned.pid, "user").map_err(system)?;
     let devices = device::make(lease.base)?;
-    let root = root(spec, host, lease.base, userns.as_fd())?;
+    let (disk, _) = disk::make(&spec.limits, &spec.directory, &host.templates)?;
+    let limits = Some(&spec.limits).filter(|_| plugged(spec, UnpluggedControl::Limits));
+    let cgroup = Cgroup::create(&host.hierarchies, spec.install, spec.id, limits)?;
+    Ok(Parts { lease, cgroup, plan, devices, disk })
+}
+
+struct MadeNetwork {
+    namespace: Network,
+    wire: Wire,
+    sysfs: OwnedFd,
+}
+
+fn make_network(rules: bool) -> Result<MadeNetwork, EngineError> {
+    let namespace = Network::make().map_err(system)?;
+    let wire = wire::install(wire::Unplugged { rules: !rules }).map_err(system)?;
+    let sysfs = new_fs("sysfs", &[], attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC).map_err(system)?;
+    Ok(MadeNetwork { namespace, wire, sysfs })
+}
+
+type Made = (OwnedFd, OwnedFd, Wire, OwnedFd);
+
+fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts, network: MadeNetwork) -> Result<Made, EngineError> {
+    let (control, child_control) = channel::pair().map_err(system)?;
+    let entrances = parts.cgroup.entrances()?;
+    let upper = Upper::make(&parts.disk, spec, parts.lease.base)?;
+    let visit = network.namespace.visit().map_err(system)?;
+    let cloned =
+        child::clone(&parts.plan, child_control.as_fd(), host.init.as_fd(), parts.lease.fd.as_fd(), &entrances).map_err(system)?;
+    drop(visit);
+    drop(child_control);
+    namespace::map_ids(cloned.pid, parts.lease.base, RANGE_IDS).map_err(system)?;
+    let userns = namespace::of_process(cloned.pid, "user").map_err(system)?;
+    upper.populate(spec)?;
+    let root = upper.compose(userns.as_fd())?;
     let trees = trees(spec, userns.as_fd())?;
-    hand_over(&control, &root, &devices, &sysfs, &trees)?;
-    Ok((cloned.pidfd, control, wire, root))
+    hand_over(&control, &root, &parts.devices, &network.sysfs, &trees)?;
+    Ok((cloned.pidfd, control, network.wire, root))
 }
 
 fn plugged(spec: &SandboxSpec, control: UnpluggedControl) -> bool {
     !spec.unplugged.contains(&control)
-}
-
-fn root(spec: &SandboxSpec, host: &Host, base: u32, userns: BorrowedFd<'_>) -> Result<OwnedFd, EngineError> {
-    let (disk, _) = disk::make(&spec.limits, &spec.directory, &host.templates)?;
-    let upper = Upper::make(&disk, spec, base)?;
-    upper.populate(spec)?;
-    upper.compose(userns)
 }
 
 fn trees(spec: &SandboxSpec, userns: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, EngineError> {
@@ -158,10 +189,10 @@ fn steps(spec: &SandboxSpec) -> Result<Vec<Step>, EngineError> {
     steps.push(Step::Proc(c_string(Path::new("proc"))?));
     steps.push(attach(SYS, "sys")?);
     if plugged(spec, UnpluggedControl::Masks) {
-        for path in masks::present(masks::MASKED) {
+        for path in masks::MASKED {
             steps.push(Step::Mask(c_string(Path::new(path))?, NULL, EMPTY));
         }
-        for path in masks::present(masks::READ_ONLY) {
+        for path in masks::READ_ONLY {
             steps.push(Step::ReadOnly(c_string(Path::new(path))?));
         }
     }

@@ -1,5 +1,5 @@
-//! Paths of `/proc` and `/sys` that a sandbox must not read, and those it must not write. One that this kernel lacks is
-//! skipped. Sources: the OCI runtime defaults, and section b of the security reference (probes B3).
+//! Paths of `/proc` and `/sys` that a sandbox must not read, and those it must not write. The child
+//! skips one that this kernel lacks. Sources: the OCI runtime defaults, and section b of the security reference (probes B3).
 
 /// Hidden: an empty file or directory stands there instead.
 pub const MASKED: &[&str] = &[
@@ -38,8 +38,3 @@ pub const MASKED: &[&str] = &[
 
 /// Shown, not changeable.
 pub const READ_ONLY: &[&str] = &["proc/sys", "proc/sysrq-trigger"];
-
-/// Those of a list that this kernel has.
-pub fn present(paths: &'static [&'static str]) -> Vec<&'static str> {
-    paths.iter().copied().filter(|path| std::path::Path::new("/").join(path).exists()).collect()
-}

@@ -7,12 +7,15 @@
 use crate::device::system;
 use cofferdam_engine::{Directory, EngineError, File, SandboxSpec};
 use cofferdam_sys::mount::{FsOption, attr, clone_tree, new_fs, set_attributes};
+use cofferdam_trust::Origin;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, mkdirat, openat, openat2, statat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
 /// Mount points of the engine itself, relative to the root.
 const OWN_MOUNT_POINTS: &[&str] = &["dev", "proc", "sys"];
@@ -24,6 +27,7 @@ pub struct Upper<'a> {
     work: OwnedFd,
     layers: Vec<BorrowedFd<'a>>,
     base: u32,
+    on_disk: bool,
 }
 
 impl<'a> Upper<'a> {
@@ -37,29 +41,36 @@ impl<'a> Upper<'a> {
         let (upper, work) = (make("upper").map_err(error)?, make("work").map_err(error)?);
         chownat(&upper, "", Some(Uid::from_raw(base)), Some(Gid::from_raw(base)), AtFlags::EMPTY_PATH).map_err(error)?;
         let layers = spec.image.layers().iter().map(|layer| layer.as_fd()).collect();
-        Ok(Self { upper, work, layers, base })
+        let on_disk = rustix::fs::fstatfs(disk).is_ok_and(|stat| stat.f_type != TMPFS_MAGIC);
+        Ok(Self { upper, work, layers, base, on_disk })
     }
 
     /// Puts in mount points, the engine's files and what the spec asks for.
     pub fn populate(&self, spec: &SandboxSpec) -> Result<(), EngineError> {
-        for name in OWN_MOUNT_POINTS {
-            self.directory(Path::new(name), None)?;
+        let ours = *spec.image.origin() == Origin::Host;
+        if !ours {
+            // The lower directory of image `host` is ours and has them.
+            for name in OWN_MOUNT_POINTS {
+                self.directory(Path::new(name), None)?;
+            }
+            self.directory(Path::new("tmp"), Some((0o1777, (0, 0))))?;
         }
-        for tree in spec.image.trees() {
+        for tree in spec.image.trees().iter().filter(|tree| !ours || tree.path.parent() != Some(Path::new("/"))) {
             self.directory(relative(&tree.path)?, None)?;
         }
         let user = (spec.user.uid, spec.user.gid);
-        let own = [("tmp", 0o1777, (0, 0)), ("workspace", 0o755, user)];
-        for (name, mode, owner) in own {
-            self.directory(Path::new(name), Some((mode, owner)))?;
-        }
+        self.directory(Path::new("workspace"), Some((0o755, user)))?;
         if spec.user.home != "/" && spec.user.uid != 0 {
             self.directory(relative(Path::new(&spec.user.home))?, Some((0o755, user)))?;
         }
         for directory in &spec.directories {
             self.spec_directory(directory)?;
         }
-        for file in identity_files(spec).iter().chain(&spec.files) {
+        let etc = self.enter(Path::new("etc"), None).map_err(|e| EngineError::host("make /etc", e))?;
+        for file in identity_files(spec) {
+            self.file_in(&etc, &file)?;
+        }
+        for file in &spec.files {
             self.file(file)?;
         }
         for mount in &spec.mounts {
@@ -127,15 +138,19 @@ impl<'a> Upper<'a> {
     }
 
     fn file(&self, file: &File) -> Result<(), EngineError> {
-        let path = relative(&file.path)?;
+        let parent = relative(&file.path)?.parent().unwrap_or(Path::new(""));
+        let parent = self.enter(parent, None).map_err(|e| EngineError::host(format!("make {}", file.path.display()), e))?;
+        self.file_in(&parent, file)
+    }
+
+    fn file_in(&self, parent: &OwnedFd, file: &File) -> Result<(), EngineError> {
         let write = || -> std::io::Result<()> {
-            let parent = self.enter(path.parent().unwrap_or(Path::new("")), None)?;
-            let name = path.file_name().ok_or(Errno::INVAL)?;
+            let name = file.path.file_name().ok_or(Errno::INVAL)?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = openat(&parent, name, flags, Mode::from_raw_mode(0o600))?;
-            std::io::Write::write_all(&mut std::fs::File::from(fd.try_clone()?), &file.contents)?;
+            let fd = openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
             self.own(&fd, file.owner)?;
-            Ok(fchmod(&fd, Mode::from_raw_mode(file.mode))?)
+            fchmod(&fd, Mode::from_raw_mode(file.mode))?;
+            std::io::Write::write_all(&mut std::fs::File::from(fd), &file.contents)
         };
         write().map_err(|e| EngineError::host(format!("make {}", file.path.display()), e))
     }
@@ -151,7 +166,10 @@ impl<'a> Upper<'a> {
         let mut options: Vec<FsOption<'_>> = lowers.iter().map(|lower| FsOption::Fd("lowerdir+", lower.as_fd())).collect();
         options.push(FsOption::Fd("upperdir", self.upper.as_fd()));
         options.push(FsOption::Fd("workdir", self.work.as_fd()));
-        options.push(FsOption::Flag("volatile"));
+        options.extend([FsOption::Value("index", "off"), FsOption::Value("xino", "off"), FsOption::Value("metacopy", "off")]);
+        if self.on_disk {
+            options.push(FsOption::Flag("volatile"));
+        }
         new_fs("overlay", &options, attr::NO_SUID | attr::NO_DEV).map_err(system)
     }
 }
@@ -176,15 +194,18 @@ fn no_idmap(error: cofferdam_sys::Error) -> EngineError {
 fn identity_files(spec: &SandboxSpec) -> Vec<File> {
     let hosts = format!("127.0.0.1\tlocalhost {0}\n::1\tlocalhost ip6-localhost ip6-loopback\n", spec.hostname);
     let resolver = format!("nameserver {}\noptions edns0\n", cofferdam_gate::wire::RESOLVER);
-    let accounts = spec.image.accounts();
     let file = |path: &str, contents: String| File { path: path.into(), mode: 0o644, owner: (0, 0), contents: contents.into_bytes() };
-    vec![
-        file("/etc/passwd", accounts.passwd().to_owned()),
-        file("/etc/group", accounts.group().to_owned()),
+    let mut files = vec![
         file("/etc/hosts", hosts),
         file("/etc/hostname", format!("{}\n", spec.hostname)),
         file("/etc/resolv.conf", resolver),
-    ]
+    ];
+    if *spec.image.origin() != Origin::Host {
+        let accounts = spec.image.accounts();
+        files.push(file("/etc/passwd", accounts.passwd().to_owned()));
+        files.push(file("/etc/group", accounts.group().to_owned()));
+    }
+    files
 }
 
 /// An absolute path inside, without its root; `..` is refused.

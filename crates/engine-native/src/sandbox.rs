@@ -9,10 +9,12 @@ use crate::transfer;
 use async_trait::async_trait;
 use cofferdam_engine::{Control, EngineError, EngineEvent, Observation, Process, ProcessSpec, Sandbox, Stdio, Transfer, TransferReport};
 use cofferdam_policy::capability;
-use cofferdam_sys::{process, spec};
+use cofferdam_sys::spec::{self, Entry};
+use cofferdam_sys::process;
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
@@ -35,6 +37,7 @@ pub struct NativeSandbox {
     network: [tokio::task::AbortHandle; 2],
     main: Mutex<Option<u32>>,
     execs: Mutex<HashMap<u32, Cgroup>>,
+    next_exec: AtomicU32,
 }
 
 impl NativeSandbox {
@@ -57,6 +60,7 @@ impl NativeSandbox {
             network,
             main: Mutex::default(),
             execs: Mutex::default(),
+            next_exec: AtomicU32::new(1),
         })
     }
 
@@ -74,7 +78,7 @@ impl NativeSandbox {
             open_files: self.open_files.min(u32::try_from(process::hard_limit(7)).unwrap_or(u32::MAX)),
             terminal: process.terminal,
             main,
-            gated: !main,
+            entry: Entry::None,
         }
     }
 
@@ -95,6 +99,27 @@ impl NativeSandbox {
             }
         }
         self.kill().await;
+    }
+
+    /// Starts a process in a group of its own: it moves itself there where the kernel lets it, else it is moved before
+    /// it executes anything.
+    async fn exec_in(&self, group: &Cgroup, process: &ProcessSpec, stdio: &Stdio) -> Result<Process, EngineError> {
+        let mut entrances = group.entrances()?;
+        let (gate_read, gate_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| EngineError::host("pipe", e))?;
+        let tasks = entrances.tasks.pop();
+        let mut spec = self.describe(process, false);
+        spec.entry = if tasks.is_some() { Entry::Join } else { Entry::Gate };
+        let mut fds = borrow(stdio);
+        fds.push(tasks.as_ref().unwrap_or(&gate_read).as_fd());
+        let spawned = self.pid_one.spawn(&spec, &fds).await?;
+        let id = spawned.id;
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner).insert(id, group.clone());
+        if spec.entry == Entry::Gate {
+            let pid = process::pid_of(spawned.pidfd.as_fd()).ok_or(EngineError::Gone)?;
+            group.attach(pid)?;
+            std::fs::File::from(gate_write).write_all(&[1]).map_err(|e| EngineError::host("open the process's gate", e))?;
+        }
+        spawned.executed().await
     }
 
     fn end_exec(&self, process: u32) {
@@ -142,24 +167,12 @@ impl Sandbox for NativeSandbox {
 
     async fn exec(&self, process: ProcessSpec, stdio: Stdio) -> Result<Process, EngineError> {
         check_command(&process)?;
-        let (gate_read, gate_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| EngineError::host("pipe", e))?;
-        let mut fds = borrow(&stdio);
-        fds.push(gate_read.as_fd());
-        let spawned = self.pid_one.spawn(&self.describe(&process, false), &fds).await?;
-        let group = self.cgroup.child(&format!("exec-{}", spawned.id))?;
-        self.execs.lock().unwrap_or_else(PoisonError::into_inner).insert(spawned.id, group.clone());
-        let id = spawned.id;
-        let attached = match process::pid_of(spawned.pidfd.as_fd()) {
-            Some(pid) => group.attach(pid, false),
-            None => Err(EngineError::Gone),
-        };
-        if let Err(error) = attached {
-            self.end_exec(id);
-            return Err(error);
-        }
-        let mut gate = std::fs::File::from(gate_write);
-        gate.write_all(&[1]).map_err(|e| EngineError::host("open the process's gate", e))?;
-        spawned.executed().await.inspect_err(|_| self.end_exec(id))
+        let number = self.next_exec.fetch_add(1, Ordering::Relaxed);
+        let group = self.cgroup.child(&format!("exec-{number}"))?;
+        self.exec_in(&group, &process, &stdio).await.inspect_err(|_| {
+            group.kill();
+            group.remove();
+        })
     }
 
     async fn control(&self, control: Control) -> Result<(), EngineError> {

@@ -69,6 +69,12 @@ impl Process {
         Self { id, terminal, exit }
     }
 
+    /// A second handle for waiting; it has no terminal.
+    #[must_use]
+    pub fn watch(&self) -> Self {
+        Self { id: self.id, terminal: None, exit: self.exit.clone() }
+    }
+
     /// Waits for its end. A process whose sandbox vanished counts as killed. Cancel safe; may be called again.
     pub async fn wait(&mut self) -> ExitStatus {
         const SIGKILL: i32 = 9;

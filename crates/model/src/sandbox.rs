@@ -21,6 +21,8 @@ pub struct SandboxRecord {
     pub network: NetworkLevel,
     /// What it may use.
     pub limits: Limits,
+    /// Whether its bytes stay until they are removed on request; else they go when it ends.
+    pub kept: bool,
     /// Labels given by the user.
     pub labels: BTreeMap<String, String>,
     /// Where it is in its life.

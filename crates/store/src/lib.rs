@@ -1,1 +1,15 @@
-//! stub
+//! The records: SQLite, one file per noun.
+//!
+//! Invariants: every change is one transaction that also writes its events; acknowledged means committed with
+//! `synchronous=FULL`; nothing here knows an engine or evaluates a policy. Start reading at [`Store`].
+
+mod attempt;
+mod event;
+mod migration;
+mod sandbox;
+mod store;
+
+pub use attempt::AttemptRecord;
+pub use event::EventFilter;
+pub use sandbox::Match;
+pub use store::{Durability, Store, StoreError};

@@ -3,7 +3,7 @@
 use crate::spec::Spec;
 use crate::sys;
 use crate::wire::{
-    FLAG_GATED, FLAG_TTY, STAGE_CREDENTIALS, STAGE_DIRECTORY, STAGE_EXECUTE, STAGE_GATE, STAGE_LIMITS, STAGE_TERMINAL, at,
+    FLAG_GATED, FLAG_JOIN, FLAG_TTY, STAGE_CREDENTIALS, STAGE_DIRECTORY, STAGE_EXECUTE, STAGE_GATE, STAGE_LIMITS, STAGE_TERMINAL, at,
 };
 
 const TIOCSCTTY: usize = 0x540E;
@@ -51,6 +51,9 @@ fn prepare(spec: &Spec, stdio: [i32; 3], gate: i32) -> Result<(), Failure> {
         if sys!(READ, gate, &raw mut byte, 1) != 1 {
             return Err(Failure { stage: STAGE_GATE, errno: 0 });
         }
+    }
+    if flags & FLAG_JOIN != 0 {
+        check(sys!(WRITE, gate, c"0".as_ptr(), 1), STAGE_GATE)?;
     }
     limits(spec)?;
     credentials(spec)?;

@@ -18,7 +18,7 @@ mod wire;
 use channel::{CONTROL, Message, receive, send};
 use spec::Spec;
 use wire::{
-    FLAG_GATED, FLAG_MAIN, FLAG_TTY, REPLY_EXECUTED, REPLY_EXITED, REPLY_FAILED, REPLY_SPAWNED, REQUEST_SIGNAL, REQUEST_SPAWN,
+    FLAG_GATED, FLAG_JOIN, FLAG_MAIN, FLAG_TTY, REPLY_EXECUTED, REPLY_EXITED, REPLY_FAILED, REPLY_SPAWNED, REQUEST_SIGNAL, REQUEST_SPAWN,
     STAGE_FORK, STAGE_SPEC, STAGE_TERMINAL, at,
 };
 
@@ -135,7 +135,7 @@ impl Init {
                 }
             }
         };
-        let gate = if flags & FLAG_GATED == 0 { -1 } else { message.fds[if master < 0 { 4 } else { 1 }] };
+        let gate = if flags & (FLAG_GATED | FLAG_JOIN) == 0 { -1 } else { message.fds[if master < 0 { 4 } else { 1 }] };
         self.fork(id, &spec, stdio, master, gate);
         if master >= 0 {
             close(stdio[0]);

@@ -99,33 +99,43 @@ struct CloneArgs {
 
 /// Clones a child into new user, mount, pid, ipc and uts namespaces (the network namespace is the caller's current one,
 /// the cgroup namespace comes once it is attached). `control` is the child's end of a socket pair, `init` the program it
-/// will execute, `lease` a descriptor that it keeps open for as long as it lives, `cgroup` a v2 cgroup to start in.
+/// will execute, `lease` a descriptor that it keeps open for as long as it lives.
 pub fn clone(
     plan: &Plan,
     control: BorrowedFd<'_>,
     init: BorrowedFd<'_>,
     lease: BorrowedFd<'_>,
-    cgroup: Option<BorrowedFd<'_>>,
+    cgroups: &Cgroups,
 ) -> Result<Cloned> {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: c_int = -1;
     let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     let mut arguments = CloneArgs {
-        flags: (namespaces | libc::CLONE_PIDFD) as u64 | if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 },
+        flags: (namespaces | libc::CLONE_PIDFD) as u64 | if cgroups.entrance.is_some() { CLONE_INTO_CGROUP } else { 0 },
         pidfd: &raw mut pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
-        cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
+        cgroup: cgroups.entrance.as_ref().map_or(0, |fd| fd.as_raw_fd() as u64),
         ..CloneArgs::default()
     };
     let fds = Inherited { control: control.as_raw_fd(), init: init.as_raw_fd(), lease: lease.as_raw_fd() };
     // SAFETY: without CLONE_VM the child has its own copy of memory and runs only `run`, which never returns.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<CloneArgs>()) };
     if pid == 0 {
-        run(plan, &fds);
+        run(plan, &fds, cgroups);
     }
     let pid = check(pid, "clone3")? as u32;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(Cloned { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// The control groups that the child enters. It enters version 1's by itself: a thread that moves itself takes no lock
+/// of the kernel's, while moving another process waits for a grace period of several milliseconds.
+#[derive(Debug, Default)]
+pub struct Cgroups {
+    /// A version 2 group to be created in.
+    pub entrance: Option<OwnedFd>,
+    /// The `tasks` files of version 1 groups, open for writing.
+    pub tasks: Vec<OwnedFd>,
 }
 
 struct Inherited {
@@ -150,6 +160,7 @@ enum Stage {
     Capabilities,
     Seccomp,
     Execute,
+    Cgroups,
 }
 
 /// A stage of [`REPLY_SETUP_FAILED`] in words.
@@ -167,6 +178,7 @@ pub fn stage_name(stage: u32) -> &'static str {
         10 => "capabilities",
         11 => "seccomp",
         12 => "executing pid 1",
+        13 => "entering the cgroups",
         _ => "an unknown step",
     }
 }
@@ -185,14 +197,14 @@ macro_rules! raw {
 
 type StepResult = std::result::Result<(), (Stage, u32)>;
 
-fn run(plan: &Plan, fds: &Inherited) -> ! {
+fn run(plan: &Plan, fds: &Inherited, cgroups: &Cgroups) -> ! {
     // SAFETY: raw calls with constant arguments.
     unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
     let mut handed = [-1; MOST_MOUNTS];
     if !receive_go(fds.control, &mut handed) {
         exit();
     }
-    let Err((stage, index)) = set_up(plan, fds, &handed);
+    let Err((stage, index)) = set_up(plan, fds, cgroups, &handed);
     // SAFETY: errno is thread-local memory.
     let errno = unsafe { *libc::__errno_location() };
     let words = [REPLY_SETUP_FAILED, index, stage as u32, errno as u32];
@@ -214,7 +226,15 @@ fn exit() -> ! {
     }
 }
 
-fn set_up(plan: &Plan, fds: &Inherited, handed: &[c_int; MOST_MOUNTS]) -> std::result::Result<std::convert::Infallible, (Stage, u32)> {
+fn set_up(
+    plan: &Plan,
+    fds: &Inherited,
+    cgroups: &Cgroups,
+    handed: &[c_int; MOST_MOUNTS],
+) -> std::result::Result<std::convert::Infallible, (Stage, u32)> {
+    for tasks in &cgroups.tasks {
+        raw!(Stage::Cgroups, libc::SYS_write, tasks.as_raw_fd(), c"0".as_ptr(), 1);
+    }
     raw!(Stage::Namespace, libc::SYS_unshare, libc::CLONE_NEWCGROUP);
     raw!(Stage::Identity, libc::SYS_setgroups, 0, 0);
     raw!(Stage::Identity, libc::SYS_setresgid, 0, 0, 0);

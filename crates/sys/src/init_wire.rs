@@ -7,7 +7,7 @@
 pub const MESSAGE_BYTES: usize = 16;
 
 /// Request: start a process. Descriptors: spec memfd, then stdin, stdout, stderr unless the spec asks for a terminal,
-/// then the read end of a gate pipe if `FLAG_GATED` is set.
+/// then one more if `FLAG_GATED` (read end of the gate pipe) or `FLAG_JOIN` (a `tasks` file) is set.
 pub const REQUEST_SPAWN: u32 = 1;
 /// Request: send signal `a` to process `id` (`b` = 1: to its whole process group).
 pub const REQUEST_SIGNAL: u32 = 2;
@@ -33,6 +33,9 @@ pub const FLAG_MAIN: u32 = 2;
 /// The process waits for one byte on the gate pipe before it executes anything.
 pub const FLAG_GATED: u32 = 4;
 
+/// The process first writes "0" to the `tasks` file of a version 1 cgroup, which moves it there.
+pub const FLAG_JOIN: u32 = 8;
+
 /// Stage of a failed start: reading the spec.
 pub const STAGE_SPEC: u32 = 1;
 /// Stage of a failed start: making the terminal.
@@ -45,7 +48,7 @@ pub const STAGE_CREDENTIALS: u32 = 4;
 pub const STAGE_DIRECTORY: u32 = 5;
 /// Stage of a failed start: executing the program.
 pub const STAGE_EXECUTE: u32 = 6;
-/// Stage of a failed start: the gate pipe closed before it opened.
+/// Stage of a failed start: the gate pipe closed before it opened, or the cgroup could not be entered.
 pub const STAGE_GATE: u32 = 7;
 /// Stage of a failed start: resource limits.
 pub const STAGE_LIMITS: u32 = 8;

@@ -5,31 +5,48 @@ use crate::{Error, Result};
 use rustix::fs::{Mode, OFlags, open};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// While this lives, the calling thread is in a new network namespace. Dropping it returns the thread to the one it
+/// A network namespace owned by the user namespace that made it.
+#[derive(Debug)]
+pub struct Network {
+    fd: OwnedFd,
+}
+
+/// While this lives, the calling thread is in another network namespace. Dropping it returns the thread to the one it
 /// came from; if that fails the process aborts, since going on in the wrong namespace is worse.
 #[derive(Debug)]
-pub struct NewNetwork {
+pub struct Visit {
     home: OwnedFd,
 }
 
-impl NewNetwork {
-    /// Makes a network namespace owned by the current user namespace and enters it.
-    pub fn enter() -> Result<Self> {
-        let home = open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| Error::new("open /proc/thread-self/ns/net", e))?;
+impl Network {
+    /// Makes a network namespace and lets the calling thread stay in it. Call it in a thread of its own.
+    pub fn make() -> Result<Self> {
         // SAFETY: takes no pointers.
         check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWNET) }), "unshare(CLONE_NEWNET)")?;
-        Ok(Self { home })
+        Ok(Self { fd: current()? })
+    }
+
+    /// Enters it.
+    pub fn visit(&self) -> Result<Visit> {
+        let visit = Visit { home: current()? };
+        // SAFETY: takes no pointers; the descriptor is open.
+        check(i64::from(unsafe { libc::setns(self.fd.as_raw_fd(), libc::CLONE_NEWNET) }), "setns(network)")?;
+        Ok(visit)
     }
 }
 
-impl Drop for NewNetwork {
+impl Drop for Visit {
     fn drop(&mut self) {
         // SAFETY: takes no pointers; the descriptor is open.
         if unsafe { libc::setns(self.home.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
             std::process::abort();
         }
     }
+}
+
+fn current() -> Result<OwnedFd> {
+    let path = "/proc/thread-self/ns/net";
+    open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| Error::new(format!("open {path}"), e))
 }
 
 /// A descriptor of one namespace (`user`, `net`, `mnt`, …) of a process.

@@ -1,7 +1,7 @@
 //! Builds the description of a process that pid 1 is to start (see [`crate::init_wire`]).
 
 use crate::Result;
-use crate::init_wire::{FLAG_GATED, FLAG_MAIN, FLAG_TTY, SPEC_HEADER_BYTES, SPEC_MAGIC, at};
+use crate::init_wire::{FLAG_GATED, FLAG_JOIN, FLAG_MAIN, FLAG_TTY, SPEC_HEADER_BYTES, SPEC_MAGIC, at};
 use crate::process::sealed_file;
 use std::os::fd::OwnedFd;
 
@@ -30,8 +30,20 @@ pub struct ProcessSpec {
     pub terminal: Option<(u16, u16)>,
     /// Whether the sandbox ends with it.
     pub main: bool,
-    /// Whether it waits for its gate pipe.
-    pub gated: bool,
+    /// How it comes into a cgroup of its own.
+    pub entry: Entry,
+}
+
+/// How a process comes into a cgroup of its own. The descriptor goes last in the request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entry {
+    /// Not at all.
+    #[default]
+    None,
+    /// It waits on a gate pipe until it has been moved.
+    Gate,
+    /// It moves itself through a version 1 `tasks` file.
+    Join,
 }
 
 impl ProcessSpec {
@@ -46,7 +58,11 @@ impl ProcessSpec {
         words[at::MAGIC] = SPEC_MAGIC;
         words[at::FLAGS] = if self.terminal.is_some() { FLAG_TTY } else { 0 }
             | if self.main { FLAG_MAIN } else { 0 }
-            | if self.gated { FLAG_GATED } else { 0 };
+            | match self.entry {
+                Entry::None => 0,
+                Entry::Gate => FLAG_GATED,
+                Entry::Join => FLAG_JOIN,
+            };
         words[at::UID] = self.uid;
         words[at::GID] = self.gid;
         words[at::CAPS_LOW] = self.capabilities as u32;

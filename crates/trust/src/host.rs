@@ -1,6 +1,7 @@
 //! Image `host`: the host's own programs, read-only, with an `/etc` that holds what programs need and nothing that
 //! tells on the host: no accounts, no keys, no configuration of services.
 
+use crate::accounts::Accounts;
 use crate::copy::copy_tree;
 use crate::image::HostTree;
 use std::fs;
@@ -111,7 +112,7 @@ pub fn prepare(base: &Path) -> io::Result<PathBuf> {
 
 /// What the private `/etc` is made from, by change time: a package installed on the host makes a new one.
 fn fingerprint() -> u64 {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     let mut hasher = DefaultHasher::new();
     VERSION.hash(&mut hasher);
     for path in ["/etc", "/etc/ld.so.cache", "/etc/alternatives", "/etc/ssl/certs", "/etc/pki", "/etc/localtime", "/usr", "/"] {
@@ -171,6 +172,9 @@ fn configuration(etc: &Path) -> io::Result<()> {
             fs::copy(zone, etc.join("localtime"))?;
         }
     }
+    let accounts = Accounts::standard();
+    fs::write(etc.join("passwd"), accounts.passwd())?;
+    fs::write(etc.join("group"), accounts.group())?;
     fs::write(etc.join("nsswitch.conf"), NSSWITCH)?;
     fs::write(etc.join("profile"), PROFILE)?;
     symlink("/proc/self/mounts", etc.join("mtab"))
@@ -186,9 +190,11 @@ mod tests {
         let root = prepare(&base).expect("prepared");
         assert!(root.join("etc/ld.so.cache").exists());
         assert!(root.join("etc/nsswitch.conf").exists());
-        for secret in ["shadow", "passwd", "ssh", "ssl/private", "sudoers", "hostname", "machine-id", "resolv.conf", "fstab"] {
+        for secret in ["shadow", "ssh", "ssl/private", "sudoers", "hostname", "machine-id", "resolv.conf", "fstab"] {
             assert!(!root.join("etc").join(secret).exists(), "{secret}");
         }
+        let passwd = fs::read_to_string(root.join("etc/passwd")).expect("accounts");
+        assert_eq!(passwd, Accounts::standard().passwd(), "none of the host's accounts");
         assert_eq!(prepare(&base).expect("again"), root);
         fs::remove_dir_all(&base).expect("removed");
     }

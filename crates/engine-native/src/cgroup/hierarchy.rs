@@ -109,12 +109,12 @@ impl Hierarchies {
         (self.two.as_deref() == Some(root) && !self.delegate.is_empty()).then(|| self.delegate.clone())
     }
 
-    /// The one hierarchy in which processes are found again to be killed: version 2's, else any of version 1's.
-    pub fn for_killing(&self) -> Self {
-        if self.two.is_some() {
-            return Self { one: Vec::new(), two: self.two.clone(), delegate: String::new() };
-        }
-        Self { one: self.one.iter().filter(|(c, _)| *c == Controller::Pids).cloned().collect(), two: None, delegate: String::new() }
+    /// The one hierarchy that an exec'd process has a group in: version 1's of processes, which it can enter without
+    /// waiting, else version 2's.
+    pub fn for_exec(&self) -> Self {
+        let pids: Vec<_> = self.one.iter().filter(|(controller, _)| *controller == Controller::Pids).cloned().collect();
+        let two = if pids.is_empty() { self.two.clone() } else { None };
+        Self { one: pids, two, delegate: String::new() }
     }
 
     /// Limits that this host cannot enforce.

@@ -18,7 +18,7 @@ fn hybrid_limits_in_one_and_kills_in_two() {
     assert_eq!(host.unified(), Some(Path::new("/sys/fs/cgroup/unified")));
     assert_eq!(host.roots().count(), 4, "no freezer where version 2 freezes");
     assert!(host.missing().is_empty());
-    assert_eq!(host.for_killing().roots().collect::<Vec<_>>(), [Path::new("/sys/fs/cgroup/unified")]);
+    assert_eq!(host.for_exec().roots().collect::<Vec<_>>(), [Path::new("/sys/fs/cgroup/pids")]);
 }
 
 #[test]
@@ -28,6 +28,7 @@ fn version_two_gives_its_controllers_on() {
     assert_eq!(host.of(Controller::Cpu), Some((Path::new("/sys/fs/cgroup"), Version::Two)));
     assert_eq!(host.delegated(Path::new("/sys/fs/cgroup")).as_deref(), Some("+memory +pids +cpu"));
     assert_eq!(host.roots().count(), 1);
+    assert_eq!(host.for_exec().unified(), Some(Path::new("/sys/fs/cgroup")));
 }
 
 #[test]
@@ -35,7 +36,7 @@ fn version_one_alone_uses_the_freezer() {
     let host = Hierarchies::parse(&HYBRID.lines().take(4).collect::<Vec<_>>().join("\n"), |_| String::new());
     assert_eq!(host.describe(), "v1");
     assert_eq!(host.roots().count(), 4);
-    assert_eq!(host.for_killing().roots().collect::<Vec<_>>(), [Path::new("/sys/fs/cgroup/pids")]);
+    assert_eq!(host.for_exec().roots().collect::<Vec<_>>(), [Path::new("/sys/fs/cgroup/pids")]);
 }
 
 #[test]

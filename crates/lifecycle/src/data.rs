@@ -1,0 +1,201 @@
+//! The data directory: where everything that outlives a command is.
+
+use cofferdam_model::{InstallId, SandboxId, Timestamp};
+use cofferdam_sys::lock;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// A data directory, held shared: migrate, restore and wipe wait until nobody holds it.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    install: InstallId,
+    _shared: OwnedFd,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// It cannot be made or read.
+    #[error("data directory {path}: {source}; choose another with --data-dir or COFFERDAM_DATA_DIR", path = path.display())]
+    Io {
+        /// The path concerned.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It belongs to someone else.
+    #[error("data directory {path} belongs to user {owner}, you are user {me}; choose your own with --data-dir or COFFERDAM_DATA_DIR", path = path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: String,
+        /// The caller.
+        me: u32,
+    },
+    /// Someone holds it exclusively.
+    #[error("data directory {path} is being migrated, restored or wiped; try again when that has ended", path = path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The install id cannot be read.
+    #[error("{path} holds no install id: restore it from a backup, or remove it if no sandbox runs", path = path.display())]
+    NoInstall {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl DataDir {
+    /// Opens the directory, making it (mode 0700) with a new install id if it does not exist. `random` is used only then.
+    pub fn open(path: &Path, random: impl FnOnce() -> [u8; 16]) -> Result<Self, DataError> {
+        let error = |source| DataError::Io { path: path.to_owned(), source };
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(error)?;
+                fs::metadata(path).map_err(error)?
+            }
+            Err(e) => return Err(error(e)),
+        };
+        let me = rustix::process::geteuid().as_raw();
+        if !metadata.is_dir() {
+            return Err(error(io::ErrorKind::NotADirectory.into()));
+        }
+        if metadata.uid() != me {
+            return Err(DataError::Foreign { path: path.to_owned(), owner: user_name(metadata.uid()), me });
+        }
+        let path = path.canonicalize().map_err(error)?;
+        let shared = lock::open_file(&path.join("lock")).map_err(|e| error(e.source))?;
+        if !lock::try_lock(&shared, false).map_err(|e| error(e.source))? {
+            return Err(DataError::Busy { path });
+        }
+        let install = install_id(&path, random)?;
+        Ok(Self { path, install, _shared: shared })
+    }
+
+    /// Its absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The installation's id.
+    pub const fn install(&self) -> InstallId {
+        self.install
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.path.join("cofferdam.db")
+    }
+
+    /// Where the sandboxes' directories are.
+    pub fn sandboxes(&self) -> PathBuf {
+        self.path.join("sandboxes")
+    }
+
+    /// Where collected files go.
+    pub fn artifacts(&self) -> PathBuf {
+        self.path.join("artifacts")
+    }
+
+    /// A sandbox's directory.
+    pub fn sandbox(&self, id: SandboxId) -> PathBuf {
+        self.sandboxes().join(id.to_string())
+    }
+
+    /// Makes a sandbox's directory (mode 0700) and takes its lock. It appears under its name only when it is locked, so
+    /// that no sweep takes it for dead.
+    pub fn make_sandbox(&self, id: SandboxId) -> Result<(PathBuf, OwnedFd), DataError> {
+        let path = self.sandbox(id);
+        let making = self.sandboxes().join(format!("{MAKING_PREFIX}{id}"));
+        let error = |source| DataError::Io { path: path.clone(), source };
+        match fs::DirBuilder::new().mode(0o700).create(&making) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::DirBuilder::new().recursive(true).mode(0o700).create(&making),
+            other => other,
+        }
+        .map_err(error)?;
+        let lock = lock::open_file(&making.join("lock")).map_err(|e| error(e.source))?;
+        lock::try_lock(&lock, true).map_err(|e| error(e.source))?;
+        fs::rename(&making, &path).map_err(error)?;
+        Ok((path, lock))
+    }
+}
+
+/// How the name of a directory begins that is not locked yet.
+pub const MAKING_PREFIX: &str = ".making-";
+
+/// Reads the install id, or writes a new one under its final name only when it is whole.
+fn install_id(path: &Path, random: impl FnOnce() -> [u8; 16]) -> Result<InstallId, DataError> {
+    let file = path.join("install-id");
+    let error = |source| DataError::Io { path: file.clone(), source };
+    match fs::read_to_string(&file) {
+        Ok(text) => text.trim().parse().map_err(|_| DataError::NoInstall { path: file.clone() }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let id = InstallId::from_random(random());
+            let making = path.join(format!("install-id.{}", std::process::id()));
+            fs::write(&making, format!("{id}\n")).map_err(error)?;
+            // A link fails where a rename would replace what another process has just written.
+            let linked = fs::hard_link(&making, &file);
+            fs::remove_file(&making).map_err(error)?;
+            match linked {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(error(e)),
+                _ => {
+                    let text = fs::read_to_string(&file).map_err(error)?;
+                    text.trim().parse().map_err(|_| DataError::NoInstall { path: file.clone() })
+                }
+            }
+        }
+        Err(e) => Err(error(e)),
+    }
+}
+
+fn user_name(uid: u32) -> String {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|f| f.get(2) == Some(&uid.to_string().as_str()));
+    entry.map_or_else(|| uid.to_string(), |fields| fields[0].to_owned())
+}
+
+/// The moment now, to the millisecond.
+pub fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_its_install_id() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a/b");
+        let first = DataDir::open(&path, || [7; 16]).expect("opens");
+        let second = DataDir::open(&path, || [8; 16]).expect("opens beside");
+        assert_eq!(first.install(), second.install());
+        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o700);
+        fs::write(path.join("install-id"), "rubbish").expect("written");
+        assert!(matches!(DataDir::open(&path, || [9; 16]), Err(DataError::NoInstall { .. })));
+    }
+
+    #[test]
+    fn a_file_is_no_data_directory() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        assert!(matches!(DataDir::open(file.path(), || [7; 16]), Err(DataError::Io { .. })));
+    }
+
+    #[test]
+    fn another_users_directory_is_refused_by_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(directory.path(), Some(65534), None).expect("owned");
+            let error = DataDir::open(directory.path(), || [7; 16]).expect_err("refused").to_string();
+            assert!(error.contains("belongs to user nobody"), "{error}");
+        }
+    }
+}

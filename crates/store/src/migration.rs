@@ -1,0 +1,58 @@
+//! The database's form, by version. A version is never changed once released: the next one is added.
+
+use crate::StoreError;
+use sqlx::{Connection, Row, SqliteConnection};
+use std::path::Path;
+
+const VERSIONS: &[&str] = &["
+CREATE TABLE sandbox (
+    id TEXT PRIMARY KEY,
+    name TEXT,
+    phase TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    removed_at INTEGER,
+    record TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX sandbox_name ON sandbox (name) WHERE removed_at IS NULL AND name IS NOT NULL;
+CREATE INDEX sandbox_kept ON sandbox (created_at) WHERE removed_at IS NULL;
+CREATE INDEX sandbox_phase ON sandbox (phase) WHERE phase IN ('pending', 'creating', 'running');
+CREATE TABLE event (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    time INTEGER NOT NULL,
+    subject TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    event TEXT NOT NULL
+) STRICT;
+CREATE INDEX event_subject ON event (subject, sequence);
+CREATE TABLE attempt (
+    id TEXT PRIMARY KEY,
+    task TEXT NOT NULL,
+    phase TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    record TEXT NOT NULL
+) STRICT;
+CREATE INDEX attempt_task ON attempt (task, created_at);
+"];
+
+/// Brings the database to the newest version; one that is newer than this release is refused.
+pub async fn run(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let known = VERSIONS.len() as i64;
+    if version(connection).await? == known {
+        return Ok(());
+    }
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let found = version(&mut transaction).await?;
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    for statements in &VERSIONS[found as usize..] {
+        sqlx::raw_sql(*statements).execute(&mut *transaction).await?;
+    }
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA user_version={known}"))).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query("PRAGMA user_version").fetch_one(connection).await?.try_get(0)
+}

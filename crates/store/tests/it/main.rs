@@ -1,0 +1,112 @@
+//! The records, against a real database file.
+
+use cofferdam_model::{Difficulty, ImageRef, NetworkLevel, NewEvent, Phase, Reason, SandboxId, SandboxRecord, Timestamp};
+use cofferdam_store::{Durability, EventFilter, Match, Store, StoreError};
+use std::collections::BTreeMap;
+
+fn record(digit: u8, name: Option<&str>) -> SandboxRecord {
+    SandboxRecord {
+        id: SandboxId::from_random([digit; 16]),
+        name: name.map(|name| name.parse().expect("a name")),
+        engine: "native".into(),
+        image: ImageRef::Host,
+        command: vec!["true".into()],
+        network: NetworkLevel::Isolated,
+        limits: Difficulty::Easy.limits(),
+        kept: false,
+        labels: BTreeMap::new(),
+        phase: Phase::Creating,
+        reason: None,
+        detail: None,
+        exit_code: None,
+        created_at: Timestamp::UNIX_EPOCH,
+        started_at: None,
+        ended_at: None,
+        removed_at: None,
+    }
+}
+
+fn event(kind: &str, record: &SandboxRecord) -> NewEvent {
+    NewEvent {
+        time: Timestamp::UNIX_EPOCH,
+        actor: "cofferdam".into(),
+        subject: format!("sandbox:{}", record.id),
+        kind: kind.into(),
+        rule: None,
+        reason: None,
+        data: serde_json::Value::Null,
+    }
+}
+
+async fn store(directory: &tempfile::TempDir) -> Store {
+    Store::open(&directory.path().join("cofferdam.db")).await.expect("opens")
+}
+
+#[tokio::test]
+async fn a_name_is_free_again_after_removal() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut store = store(&directory).await;
+    let first = record(1, Some("web"));
+    store.sandbox_insert(&first, &[], Durability::Normal).await.expect("inserted");
+    let refused = store.sandbox_insert(&record(2, Some("web")), &[], Durability::Normal).await;
+    assert!(matches!(refused, Err(StoreError::NameInUse { holder, .. }) if holder == first.id));
+    let removed = SandboxRecord { removed_at: Some(Timestamp::UNIX_EPOCH), ..first };
+    assert!(store.sandbox_update(&removed, &[], Durability::Full).await.expect("updated"));
+    store.sandbox_insert(&record(2, Some("web")), &[], Durability::Normal).await.expect("the name is free");
+}
+
+#[tokio::test]
+async fn references_find_one_none_or_several() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut store = store(&directory).await;
+    let mut ids = [[0xAB; 16], [0xAB; 16]];
+    ids[1][15] = 0;
+    for id in ids {
+        let record = SandboxRecord { id: SandboxId::from_random(id), ..record(0, None) };
+        store.sandbox_insert(&record, &[], Durability::Normal).await.expect("inserted");
+    }
+    assert!(matches!(store.sandbox_find("abab").await, Ok(Match::Several(found)) if found.len() == 2));
+    assert!(matches!(store.sandbox_find(&"ab".repeat(16)).await, Ok(Match::One(_))));
+    for reference in ["", "ab", "zzzz", "ABAB", "%", "abab%", "' OR 1=1"] {
+        assert!(matches!(store.sandbox_find(reference).await, Ok(Match::None)), "{reference}");
+    }
+}
+
+#[tokio::test]
+async fn a_final_phase_is_not_left_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut store = store(&directory).await;
+    let first = record(3, None);
+    store.sandbox_insert(&first, &[], Durability::Normal).await.expect("inserted");
+    let ended = SandboxRecord { phase: Phase::Completed, exit_code: Some(0), ..first.clone() };
+    assert!(store.sandbox_update(&ended, &[], Durability::Full).await.expect("updated"));
+    let late = SandboxRecord { phase: Phase::Failed, reason: Some(Reason::SupervisorLost), ..first };
+    assert!(!store.sandbox_update(&late, &[], Durability::Full).await.expect("updated"));
+    assert_eq!(store.sandbox_get(late.id).await.expect("read").expect("there").phase, Phase::Completed);
+}
+
+#[tokio::test]
+async fn events_come_in_order_and_only_with_their_change() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut store = store(&directory).await;
+    let (first, second) = (record(4, Some("a")), record(5, Some("a")));
+    store.sandbox_insert(&first, &[event("sandbox.created", &first)], Durability::Normal).await.expect("inserted");
+    let refused = store.sandbox_insert(&second, &[event("sandbox.created", &second)], Durability::Normal).await;
+    assert!(refused.is_err());
+    store.event_insert(&[event("network.refused", &first)]).await.expect("inserted");
+    let all = store.event_list(&EventFilter::default()).await.expect("listed");
+    let kinds: Vec<&str> = all.iter().map(|event| event.event.kind.as_str()).collect();
+    assert_eq!(kinds, ["sandbox.created", "network.refused"]);
+    let later = EventFilter { after: all[0].sequence, subject: Some(format!("sandbox:{}", first.id)), limit: 5 };
+    assert_eq!(store.event_list(&later).await.expect("listed").len(), 1);
+}
+
+#[tokio::test]
+async fn a_newer_database_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(store(&directory).await);
+    let path = directory.path().join("cofferdam.db");
+    let status = std::process::Command::new("sqlite3").arg(&path).arg("PRAGMA user_version=99").status();
+    assert!(status.expect("sqlite3 is installed").success());
+    assert!(matches!(Store::open(&path).await, Err(StoreError::Newer { found: 99, .. })));
+}
