@@ -80,6 +80,13 @@ impl Difficulty {
     }
 }
 
+impl Limits {
+    /// One CPU.
+    pub const fn one_cpu() -> Cpus {
+        Difficulty::Medium.limits().cpus
+    }
+}
+
 impl fmt::Display for Difficulty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -1,0 +1,383 @@
+//! What can be typed.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use cofferdam_model::{Bytes, Cpus, Difficulty, ImageRef, Name, NetworkLevel, Span};
+use std::path::PathBuf;
+
+/// Run untrusted work in watertight containers.
+#[derive(Debug, Parser)]
+#[command(name = "cofferdam", version, disable_help_subcommand = true, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Taken by every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Form of printed data.
+    #[arg(short = 'o', long, global = true, value_enum, default_value_t = Form::Table, help_heading = "Global options")]
+    pub output: Form,
+    /// Print less.
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub quiet: bool,
+    /// Print more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+    /// No colours (also: NO_COLOR).
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub no_color: bool,
+    /// Answer yes to every question.
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub yes: bool,
+    /// Data directory [default: /var/lib/cofferdam for root, else ~/.local/share/cofferdam].
+    #[arg(long, global = true, env = "COFFERDAM_DATA_DIR", hide_env = true, value_name = "DIR", help_heading = "Global options")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For programs and people.
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run a command in a new sandbox.
+    Run(Box<RunArgs>),
+    /// Run one more command in a running sandbox.
+    Exec(ExecArgs),
+    /// Connect to the main process of a running sandbox (leave with Ctrl-P Ctrl-Q).
+    Attach(SandboxArg),
+    /// List sandboxes.
+    Ps(PsArgs),
+    /// Show everything recorded of sandboxes.
+    Inspect(SandboxesArg),
+    /// Wait until sandboxes have ended and print their exit statuses.
+    Wait(SandboxesArg),
+    /// Print what a sandbox wrote.
+    Logs(LogsArgs),
+    /// Copy files: SANDBOX:PATH HOST-PATH, or HOST-PATH SANDBOX:PATH.
+    Cp(CpArgs),
+    /// Print the record: what happened, who did it, why.
+    Events(EventsArgs),
+    /// Stop sandboxes: TERM, then KILL after the grace period.
+    Stop(StopArgs),
+    /// Kill sandboxes, or send a signal to their main process.
+    Kill(KillArgs),
+    /// Stop every instruction of sandboxes.
+    Pause(SandboxesArg),
+    /// Let paused sandboxes go on.
+    Resume(SandboxesArg),
+    /// Remove ended sandboxes: their bytes and names; the record stays.
+    Rm(RmArgs),
+    /// Remove every ended sandbox and what dead supervisors left.
+    Prune,
+    /// Tasks: run, validate, list.
+    #[command(subcommand)]
+    Task(TaskVerb),
+    /// Engines that can run sandboxes here.
+    #[command(subcommand)]
+    Engine(EngineVerb),
+    /// Check, by behaviour, what this host can enforce.
+    Doctor(DoctorArgs),
+    /// Try to break out of real sandboxes, with each control on and off.
+    EscapeTest(EscapeArgs),
+    /// Measure this host: start, exec, many at once.
+    Bench(BenchArgs),
+    /// Print a completion script.
+    Completion {
+        /// Shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the version.
+    Version,
+    /// The supervisor of a detached sandbox.
+    #[command(hide = true)]
+    Monitor(Box<MonitorArgs>),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// What the sandbox starts from: host, or a directory that holds a root file system.
+    #[arg(long, default_value = "host", value_name = "IMAGE")]
+    pub image: ImageRef,
+    /// Name: [a-z0-9-], 63 characters at most.
+    #[arg(long)]
+    pub name: Option<Name>,
+    /// Limits of a difficulty: easy, medium, hard, expert, nightmare.
+    #[arg(long)]
+    pub difficulty: Option<Difficulty>,
+    /// Memory, swap off, such as 512MiB [default: 80 % of the machine's].
+    #[arg(short, long)]
+    pub memory: Option<Bytes>,
+    /// CPUs, such as 1.5 [default: all].
+    #[arg(long)]
+    pub cpus: Option<Cpus>,
+    /// Bytes that may be written, such as 2GiB [default: half the memory].
+    #[arg(long)]
+    pub disk: Option<Bytes>,
+    /// Processes and threads.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub pids: Option<u32>,
+    /// Wall time, such as 5m [default: none].
+    #[arg(long)]
+    pub timeout: Option<Span>,
+    /// What it may reach: isolated.
+    #[arg(long, default_value = "isolated", value_name = "LEVEL")]
+    pub network: NetworkLevel,
+    /// Tools of the host that live outside /usr: rust, node, python, go, or a directory.
+    #[arg(long = "toolchain", value_name = "NAME|DIR")]
+    pub toolchains: Vec<String>,
+    /// Label.
+    #[arg(short, long = "label", value_name = "K=V", value_parser = key_value)]
+    pub labels: Vec<(String, String)>,
+    /// Program instead of the image's own.
+    #[arg(long, value_name = "CMD")]
+    pub entrypoint: Option<String>,
+    /// Fail unless this control is enforced (see doctor).
+    #[arg(long = "require", value_name = "CONTROL")]
+    pub require: Vec<String>,
+    /// Show a tree of the host inside, read-only unless :rw is said.
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:rw]")]
+    pub volumes: Vec<String>,
+    /// Environment: K=V, or K to take the caller's.
+    #[arg(short, long = "env", value_name = "K=V")]
+    pub env: Vec<String>,
+    /// File of K=V lines.
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory inside [default: /workspace].
+    #[arg(short = 'w', long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// User inside [default: agent, 10001].
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub user: Option<String>,
+    /// Keep standard input open when detached.
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give it a terminal (detected in the foreground).
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Leave it running and print its id.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Keep its bytes when it has ended, as for a named sandbox.
+    #[arg(long)]
+    pub keep: bool,
+    /// Engine: native, auto.
+    #[arg(long, default_value = "auto")]
+    pub engine: String,
+    /// Collect files of /workspace when it has ended, such as 'output/**'.
+    #[arg(long = "artifact", value_name = "GLOB")]
+    pub artifacts: Vec<String>,
+    /// Command and arguments.
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct MonitorArgs {
+    /// Id of the sandbox.
+    #[arg(long)]
+    pub id: String,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// Give it a terminal (detected).
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Keep standard input open.
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Environment: K=V, or K to take the caller's.
+    #[arg(short, long = "env", value_name = "K=V")]
+    pub env: Vec<String>,
+    /// Working directory inside.
+    #[arg(short = 'w', long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// User inside.
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub user: Option<String>,
+    /// End it, with everything it started, after so long.
+    #[arg(long)]
+    pub timeout: Option<Span>,
+    /// Sandbox: name, id or prefix of an id.
+    pub sandbox: String,
+    /// Command and arguments.
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct SandboxArg {
+    /// Sandbox: name, id or prefix of an id.
+    pub sandbox: String,
+}
+
+#[derive(Debug, Args)]
+pub struct SandboxesArg {
+    /// Sandboxes: names, ids or prefixes of ids.
+    #[arg(required = true, value_name = "SANDBOX")]
+    pub sandboxes: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Ended ones too.
+    #[arg(short, long)]
+    pub all: bool,
+    /// Only those with this label.
+    #[arg(short, long = "label", value_name = "K=V", value_parser = key_value)]
+    pub labels: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Go on as more is written.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Say when each piece was written.
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// Sandbox: name, id or prefix of an id.
+    pub sandbox: String,
+}
+
+#[derive(Debug, Args)]
+pub struct CpArgs {
+    /// From: SANDBOX:PATH or a path of the host.
+    pub source: String,
+    /// To: a path of the host or SANDBOX:PATH.
+    pub target: String,
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Go on as more happens.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only of this sandbox.
+    pub sandbox: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// How long they may take to end by themselves.
+    #[arg(long, default_value = "10s")]
+    pub grace: Span,
+    #[command(flatten)]
+    pub which: SandboxesArg,
+}
+
+#[derive(Debug, Args)]
+pub struct KillArgs {
+    /// Signal for the main process, by name or number, instead of killing everything.
+    #[arg(short, long)]
+    pub signal: Option<String>,
+    #[command(flatten)]
+    pub which: SandboxesArg,
+}
+
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Kill those that run.
+    #[arg(short, long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub which: SandboxesArg,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TaskVerb {
+    /// Attempt a task: agent, verification in a fresh sandbox, reward.
+    Run(TaskRunArgs),
+    /// Show that a task is sound: the oracle earns 1, doing nothing earns 0.
+    Validate {
+        /// Task file, or a directory that holds task.yaml.
+        task: PathBuf,
+    },
+    /// List recorded attempts.
+    List {
+        /// Only of this task.
+        task: Option<Name>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct TaskRunArgs {
+    /// Task file, or a directory that holds task.yaml.
+    pub task: PathBuf,
+    /// Who attempts it: oracle (the reference solution), nop (nothing), task (the task's own command).
+    #[arg(long, default_value = "task")]
+    pub agent: String,
+    /// A command line to attempt it with, run by sh in /workspace.
+    #[arg(long, value_name = "CMD", conflicts_with = "agent")]
+    pub agent_cmd: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EngineVerb {
+    /// List engines and what they can enforce here.
+    Ls,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Mend what can be mended.
+    #[arg(long)]
+    pub fix: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct EscapeArgs {
+    /// Leave out the runs that show each probe working with its control off.
+    #[arg(long)]
+    pub only_contained: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Sandboxes started one after the other.
+    #[arg(long, default_value_t = 100)]
+    pub starts: u32,
+    /// Sandboxes running at once.
+    #[arg(long, default_value_t = 100)]
+    pub many: u32,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("KEY=VALUE is wanted".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn two_dashes_may_be_left_out() {
+        for line in [&["cofferdam", "run", "--", "ls", "-l"][..], &["cofferdam", "run", "ls", "-l"]] {
+            let Ok(Cli { verb: Verb::Run(run), .. }) = Cli::try_parse_from(line) else { panic!("{line:?}") };
+            assert_eq!(run.command, ["ls", "-l"]);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! One verb, one file.
+
+mod attach;
+mod bench;
+mod completion;
+mod cp;
+mod doctor;
+mod engine;
+mod escape_test;
+mod events;
+mod exec;
+mod inspect;
+mod logs;
+mod monitor;
+pub mod probe;
+mod prune;
+mod ps;
+mod request;
+mod rm;
+pub mod run;
+mod stop;
+mod task;
+mod version;
+mod wait;
+
+use crate::args::{Cli, EngineVerb, TaskVerb, Verb};
+use crate::exit::Failure;
+use std::process::ExitCode;
+
+/// Does what was asked.
+pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    let global = cli.global;
+    match cli.verb {
+        Verb::Run(arguments) => run::run(global, *arguments).map_err(Failure::while_running),
+        Verb::Exec(arguments) => exec::run(global, arguments).map_err(Failure::while_running),
+        Verb::Attach(arguments) => attach::run(global, &arguments.sandbox).map_err(Failure::while_running),
+        Verb::Ps(arguments) => ps::run(global, &arguments),
+        Verb::Inspect(arguments) => inspect::run(global, &arguments),
+        Verb::Wait(arguments) => wait::run(global, &arguments),
+        Verb::Logs(arguments) => logs::run(global, &arguments),
+        Verb::Cp(arguments) => cp::run(global, &arguments),
+        Verb::Events(arguments) => events::run(global, &arguments),
+        Verb::Stop(arguments) => stop::stop(global, &arguments),
+        Verb::Kill(arguments) => stop::kill(global, &arguments),
+        Verb::Pause(arguments) => stop::pause(global, &arguments),
+        Verb::Resume(arguments) => stop::resume(global, &arguments),
+        Verb::Rm(arguments) => rm::run(global, &arguments),
+        Verb::Prune => prune::run(global),
+        Verb::Task(TaskVerb::Run(arguments)) => task::run(global, &arguments).map_err(Failure::while_running),
+        Verb::Task(TaskVerb::Validate { task }) => task::validate(global, &task),
+        Verb::Task(TaskVerb::List { task }) => task::list(global, task.as_ref()),
+        Verb::Engine(EngineVerb::Ls) => engine::ls(global),
+        Verb::Doctor(arguments) => doctor::run(global, &arguments),
+        Verb::EscapeTest(arguments) => escape_test::run(global, &arguments),
+        Verb::Bench(arguments) => bench::run(global, &arguments),
+        Verb::Completion { shell } => completion::run(shell),
+        Verb::Version => version::run(&global),
+        Verb::Monitor(arguments) => monitor::run(global, *arguments),
+    }
+}

@@ -1,0 +1,181 @@
+//! From what was typed to what is run.
+
+use crate::args::RunArgs;
+use crate::context::{Context, actor};
+use crate::exit::{FAILED, Failure};
+use crate::host::{Machine, home};
+use crate::toolchain;
+use cofferdam_engine::{Capabilities, Directory, Mount, MountSource};
+use cofferdam_lifecycle::supervisor::{LOG_BYTES, Request, Streams};
+use cofferdam_model::task::LimitChanges;
+use cofferdam_model::{Limits, NetworkLevel, SandboxId};
+use cofferdam_trust::{User, VerifiedImage};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Builds the request. `streams` is filled in by the caller.
+pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities, id: SandboxId) -> Result<Request, Failure> {
+    refuse_what_is_missing(arguments, capabilities)?;
+    let mut image = cofferdam_trust::resolve(&arguments.image, context.data.path())?;
+    let mut environment = BTreeMap::new();
+    for name in &arguments.toolchains {
+        let (toolchain, variables) = toolchain::find(name)?;
+        image.add_toolchain(&toolchain);
+        environment.extend(variables);
+    }
+    let user = image.user(arguments.user.as_deref())?;
+    base_environment(&image, &user, &mut environment);
+    user_environment(arguments, &mut environment)?;
+    let directory = arguments.workdir.clone().unwrap_or_else(|| "/workspace".to_owned());
+    if !directory.starts_with('/') {
+        return Err(Failure::usage(format!("--workdir {directory}: an absolute path inside the sandbox is wanted")));
+    }
+    Ok(Request {
+        id,
+        name: arguments.name.clone(),
+        kept: arguments.keep || arguments.detach || arguments.name.is_some(),
+        actor: actor(),
+        image_name: arguments.image.clone(),
+        command: command(arguments)?,
+        environment: environment.into_iter().map(|(key, value)| format!("{key}={value}").into_bytes()).collect(),
+        directories: made_directories(&directory, &user),
+        directory,
+        limits: limits(arguments)?,
+        network: arguments.network,
+        mounts: mounts(context, arguments)?,
+        files: Vec::new(),
+        labels: arguments.labels.iter().cloned().collect(),
+        log_bytes: LOG_BYTES,
+        streams: Streams::detached(),
+        unplugged: BTreeSet::new(),
+        user,
+        image,
+    })
+}
+
+fn refuse_what_is_missing(arguments: &RunArgs, capabilities: &Capabilities) -> Result<(), Failure> {
+    if !["auto", "native"].contains(&arguments.engine.as_str()) {
+        let message = format!("engine {:?} is not in this release", arguments.engine);
+        return Err(Failure::usage(message).remedy("use native or auto (see cofferdam engine ls)"));
+    }
+    if arguments.network != NetworkLevel::Isolated {
+        let message = format!("network {}: the gate that would permit anything is not in this release", arguments.network);
+        return Err(Failure::new(FAILED, "unsupported", message).remedy("use --network isolated"));
+    }
+    for control in &arguments.require {
+        if let Some((name, why)) = capabilities.missing.iter().find(|(name, _)| name == control) {
+            return Err(Failure::new(FAILED, "unsupported", format!("control {name} is required and not enforceable here: {why}")));
+        }
+    }
+    Ok(())
+}
+
+fn command(arguments: &RunArgs) -> Result<Vec<Vec<u8>>, Failure> {
+    let words: Vec<String> = arguments.entrypoint.iter().chain(&arguments.command).cloned().collect();
+    if words.first().is_none_or(String::is_empty) {
+        return Err(Failure::usage("no command").remedy("name one: cofferdam run -- CMD [ARG...]"));
+    }
+    Ok(words.into_iter().map(String::into_bytes).collect())
+}
+
+/// The working directory is made if it does not exist; `/workspace` is there already.
+fn made_directories(directory: &str, user: &User) -> Vec<Directory> {
+    let plain = !directory.split('/').any(|part| part == "..") && directory != "/";
+    let system = ["/proc", "/sys", "/dev", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/tmp", "/workspace"];
+    let inside_system = system.iter().any(|root| Path::new(directory).starts_with(root));
+    if plain && !inside_system && directory != user.home {
+        vec![Directory { path: directory.into(), mode: 0o755, owner: (user.uid, user.gid) }]
+    } else {
+        Vec::new()
+    }
+}
+
+/// What every process gets.
+pub fn base_environment(image: &VerifiedImage, user: &User, environment: &mut BTreeMap<String, String>) {
+    let defaults = [("PATH", image.path_value()), ("HOME", &user.home), ("USER", &user.name), ("LOGNAME", &user.name), ("LANG", "C.UTF-8")];
+    for (key, value) in defaults {
+        environment.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+    }
+}
+
+fn user_environment(arguments: &RunArgs, environment: &mut BTreeMap<String, String>) -> Result<(), Failure> {
+    for path in &arguments.env_file {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::new(FAILED, "io", format!("--env-file {}: {error}", path.display())))?;
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            add_variable(line, environment)?;
+        }
+    }
+    arguments.env.iter().try_for_each(|entry| add_variable(entry, environment))
+}
+
+/// `K=V`, or `K` for the caller's own value.
+pub fn add_variable(entry: &str, environment: &mut BTreeMap<String, String>) -> Result<(), Failure> {
+    let (key, value) = match entry.split_once('=') {
+        Some((key, value)) => (key, Some(value.to_owned())),
+        None => (entry, std::env::var(entry).ok()),
+    };
+    if key.is_empty() || key.contains('\0') {
+        return Err(Failure::usage(format!("environment entry {entry:?}: KEY=VALUE is wanted")));
+    }
+    if let Some(value) = value {
+        environment.insert(key.to_owned(), value);
+    }
+    Ok(())
+}
+
+/// Explicit limits win over the difficulty's; what the machine has not is refused by name.
+fn limits(arguments: &RunArgs) -> Result<Limits, Failure> {
+    let machine = Machine::read();
+    let mut base = arguments.difficulty.map_or_else(|| machine.defaults(), cofferdam_model::Difficulty::limits);
+    if base.cpus > machine.cpus {
+        eprintln!("cofferdam: note: {} CPUs of the difficulty are clamped to the machine's {}", base.cpus, machine.cpus);
+        base.cpus = machine.cpus;
+    }
+    let changes = LimitChanges {
+        memory: arguments.memory,
+        cpus: arguments.cpus,
+        disk: arguments.disk,
+        pids: arguments.pids,
+        timeout: arguments.timeout,
+    };
+    let limits = changes.over(base);
+    check_against_machine(&limits, machine)?;
+    Ok(limits)
+}
+
+/// Memory is never clamped; CPUs asked for by flag neither.
+pub fn check_against_machine(limits: &Limits, machine: Machine) -> Result<(), Failure> {
+    const SMALLEST_MEMORY: u64 = 4 << 20;
+    if limits.memory > machine.memory {
+        let message = format!("memory limit {} is above this machine's {}", limits.memory, machine.memory);
+        return Err(Failure::new(FAILED, "limit", message).remedy("ask for less"));
+    }
+    if limits.memory.get() < SMALLEST_MEMORY {
+        return Err(Failure::new(FAILED, "limit", format!("memory limit {} is too small to start a process", limits.memory)).remedy("give it 4MiB at least"));
+    }
+    if limits.cpus > machine.cpus {
+        let message = format!("CPU limit {} is above this machine's {}", limits.cpus, machine.cpus);
+        return Err(Failure::new(FAILED, "limit", message).remedy("ask for less"));
+    }
+    Ok(())
+}
+
+fn mounts(context: &Context, arguments: &RunArgs) -> Result<Vec<Mount>, Failure> {
+    arguments.volumes.iter().map(|text| mount(context, text)).collect()
+}
+
+/// `SRC:DST[:ro|:rw]`.
+fn mount(context: &Context, text: &str) -> Result<Mount, Failure> {
+    let wrong = || Failure::usage(format!("--volume {text}: SRC:DST or SRC:DST:rw is wanted"));
+    let (rest, writable) = match text.strip_suffix(":rw") {
+        Some(rest) => (rest, true),
+        None => (text.strip_suffix(":ro").unwrap_or(text), false),
+    };
+    let (source, target) = rest.rsplit_once(':').ok_or_else(wrong)?;
+    if source.is_empty() || !target.starts_with('/') {
+        return Err(wrong());
+    }
+    let source = MountSource::open(Path::new(source), home().as_deref(), context.data.path())?;
+    Ok(Mount { source, target: PathBuf::from(target), writable })
+}

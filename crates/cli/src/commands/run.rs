@@ -1,0 +1,171 @@
+//! `cofferdam run`: a command in a new sandbox, in the foreground or detached.
+
+use crate::args::{Global, RunArgs};
+use crate::commands::{monitor, request};
+use crate::context::{Context, random};
+use crate::exit::{FAILED_TO_RUN, Failure, NOT_FOUND, TIME_LIMIT};
+use crate::terminal::{self, Raw};
+use crate::toolchain;
+use cofferdam_engine::Engine;
+use cofferdam_lifecycle::control::Command;
+use cofferdam_lifecycle::supervisor::{GRACE, Outcome, Streams};
+use cofferdam_lifecycle::{Supervisor, task};
+use cofferdam_model::{Reason, SandboxId};
+use rustix::fs::{FileType, fstat};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+/// Runs it.
+pub fn run(global: Global, arguments: RunArgs) -> Result<ExitCode, Failure> {
+    if arguments.detach {
+        return monitor::launch(&global, &arguments);
+    }
+    let context = Context::open(global)?;
+    let engine = context.engine()?;
+    let id = SandboxId::from_random(random());
+    let mut wanted = request::build(&context, &arguments, &engine.capabilities(), id)?;
+    let interactive = arguments.tty || terminal::is_interactive();
+    if arguments.tty && !terminal::is_interactive() {
+        return Err(Failure::usage("-t: standard input and output are no terminal").remedy("leave -t out"));
+    }
+    if interactive {
+        let term = std::env::var("TERM").unwrap_or_else(|_| "xterm".into());
+        if !wanted.environment.iter().any(|entry| entry.starts_with(b"TERM=")) {
+            wanted.environment.push(format!("TERM={term}").into_bytes());
+        }
+    }
+    wanted.streams = foreground_streams(interactive)?;
+    let raw = if interactive { Some(Raw::enter()?) } else { None };
+    let program = String::from_utf8_lossy(&wanted.command[0]).into_owned();
+    let artifacts = arguments.artifacts.clone();
+    let result = context.runtime.block_on(async {
+        let (sender, receiver) = unbounded_channel();
+        pass_signals(&sender, interactive)?;
+        let target = context.data.artifacts().join(id.to_string());
+        let supervisor = Supervisor::new(&context.data, &engine);
+        let supervisor = if artifacts.is_empty() {
+            supervisor
+        } else {
+            supervisor.on_end(Box::new(move |sandbox| {
+                Box::pin(async move {
+                    match task::collect(&*sandbox, &artifacts, &target).await {
+                        Ok(report) => eprintln!("cofferdam: collected {} files in {}", report.files, target.display()),
+                        Err(error) => eprintln!("cofferdam: artifacts: {error}"),
+                    }
+                })
+            }))
+        };
+        supervisor.run(wanted, (sender, receiver)).await.map_err(Failure::from)
+    });
+    drop(raw);
+    let (outcome, mut store) = result.map_err(|failure| hint(failure, &program))?;
+    explain(&context.global, &outcome);
+    context.sweep(&mut store)?;
+    // The process ends here: closing the database by the book would cost a checkpoint.
+    std::mem::forget(store);
+    Ok(status(&outcome))
+}
+
+/// A program that the host has and the sandbox has not deserves a word.
+fn hint(failure: Failure, program: &str) -> Failure {
+    if failure.status() != NOT_FOUND {
+        return failure;
+    }
+    match toolchain::on_host(program) {
+        Some(path) => {
+            let directory = path.parent().and_then(std::path::Path::parent).map(|path| path.display().to_string()).unwrap_or_default();
+            failure.remedy(format!("the host has it at {}: show it with --toolchain {directory}, or by name (rust, node, python, go)", path.display()))
+        }
+        None => failure.remedy("check the name, or install it on the host"),
+    }
+}
+
+/// Pipes and the null device are handed in as they are; everything else (a terminal, a file) is copied, so that a
+/// workload never holds a descriptor of the host's.
+fn foreground_streams(interactive: bool) -> Result<Streams, Failure> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    let (out, error) = (io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?);
+    let direct = is_pipe(&stdin) && !interactive;
+    let (input, feed) = if direct { (Some(stdin), None) } else { (None, Some(stdin)) };
+    let feed = feed.filter(|fd| !is_null(fd));
+    Ok(Streams { terminal: interactive.then(terminal::size), input, feed, foreground: Some((out, error)) })
+}
+
+/// Whether a descriptor is an anonymous or named pipe.
+pub fn is_pipe(fd: &OwnedFd) -> bool {
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+}
+
+fn is_null(fd: &OwnedFd) -> bool {
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3))
+}
+
+/// The first Ctrl-C stops, the second kills; other signals go to the main process; size changes to its terminal.
+fn pass_signals(commands: &UnboundedSender<Command>, interactive: bool) -> Result<(), Failure> {
+    for (kind, stops) in [(SignalKind::interrupt(), true), (SignalKind::terminate(), true), (SignalKind::hangup(), true)] {
+        let mut received = signal(kind)?;
+        let commands = commands.clone();
+        tokio::spawn(async move {
+            let mut stopping = false;
+            while received.recv().await.is_some() {
+                let command = if stops && !stopping { Command::Stop { grace: GRACE } } else { Command::Kill };
+                stopping = true;
+                if commands.send(command).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    for kind in [SignalKind::quit(), SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        let mut received = signal(kind)?;
+        let commands = commands.clone();
+        tokio::spawn(async move {
+            while received.recv().await.is_some() && commands.send(Command::Signal(kind.as_raw_value())).is_ok() {}
+        });
+    }
+    if interactive {
+        let mut resized = signal(SignalKind::window_change())?;
+        let commands = commands.clone();
+        tokio::spawn(async move {
+            while resized.recv().await.is_some() {
+                let (rows, columns) = terminal::size();
+                if commands.send(Command::Resize(rows, columns)).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// The exit status of `run`: the command's own, or why there is none.
+pub fn status(outcome: &Outcome) -> ExitCode {
+    let code = match outcome.record.reason {
+        Some(Reason::TimeLimit) => TIME_LIMIT,
+        _ => outcome.record.exit_code.and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED_TO_RUN),
+    };
+    ExitCode::from(code)
+}
+
+/// What deserves a word at the end: why it was ended, what was refused, what was dropped.
+fn explain(global: &Global, outcome: &Outcome) {
+    let record = &outcome.record;
+    if let (Some(reason), Some(detail)) = (record.reason, &record.detail) {
+        eprintln!("cofferdam: {}: {detail}", reason.name().replace('_', " "));
+    }
+    if global.quiet {
+        return;
+    }
+    for refused in &outcome.observation.refused {
+        let port = if refused.port == 0 { String::new() } else { format!(":{}", refused.port) };
+        let times = if refused.count == 1 { String::new() } else { format!(", {} times", refused.count) };
+        let host = if refused.host.contains(':') && refused.port != 0 { format!("[{}]", refused.host) } else { refused.host.clone() };
+        eprintln!("cofferdam: blocked: {host}{port} ({}{times}): network is isolated, no policy allows it", refused.protocol);
+    }
+    if outcome.observation.refused_unnamed > 0 {
+        eprintln!("cofferdam: blocked: {} more attempts at other destinations", outcome.observation.refused_unnamed);
+    }
+}

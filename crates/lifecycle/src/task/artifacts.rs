@@ -1,0 +1,153 @@
+//! Collected outputs: what matches the globs is copied out of `/workspace`, nothing else, no links and no devices.
+
+use cofferdam_engine::{EngineError, Sandbox, Transfer, TransferReport};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Most bytes that are taken out of one sandbox.
+const MOST_BYTES: u64 = 4 << 30;
+
+/// Why outputs could not be collected.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A file of the host.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Copies what matches any of the globs (relative to `/workspace`) into `target`.
+pub async fn collect(sandbox: &dyn Sandbox, globs: &[String], target: &Path) -> Result<TransferReport, CollectError> {
+    let staging = target.with_extension("collecting");
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CollectError::Io { path, source }
+    };
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent).map_err(io(parent))?;
+    }
+    remove(&staging).map_err(io(&staging))?;
+    let transfer = Transfer::Out { source: "/workspace".into(), target: staging.clone(), most_bytes: MOST_BYTES };
+    let mut report = sandbox.transfer(transfer).await?;
+    (report.files, report.bytes) = (0, 0);
+    let result = keep_matching(&staging, &staging, globs, target, &mut report);
+    remove(&staging).map_err(io(&staging))?;
+    result.map_err(io(target))?;
+    Ok(report)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Moves matching regular files from the staging copy to the target.
+fn keep_matching(root: &Path, directory: &Path, globs: &[String], target: &Path, report: &mut TransferReport) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        let relative = path.strip_prefix(root).map_err(io::Error::other)?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            keep_matching(root, &path, globs, target, report)?;
+        } else if globs.iter().any(|glob| matches(glob, relative)) {
+            if !kind.is_file() {
+                report.left_out.push(format!("{}: a link", relative.display()));
+                continue;
+            }
+            let kept = target.join(relative);
+            if let Some(parent) = kept.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            report.files += 1;
+            report.bytes += entry.metadata()?.len();
+            fs::rename(&path, &kept)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a relative path matches a glob: `*` and `?` within a name, `**` over any number of directories.
+pub fn matches(glob: &str, path: &Path) -> bool {
+    let parts: Vec<&str> = glob.trim_start_matches("./").split('/').filter(|part| !part.is_empty()).collect();
+    let names: Option<Vec<&str>> = path.iter().map(|name| name.to_str()).collect();
+    names.is_some_and(|names| match_parts(&parts, &names))
+}
+
+fn match_parts(parts: &[&str], names: &[&str]) -> bool {
+    match parts.split_first() {
+        None => names.is_empty(),
+        Some((&"**", rest)) => (0..=names.len()).any(|skip| match_parts(rest, &names[skip..])),
+        Some((part, rest)) => {
+            names.split_first().is_some_and(|(name, others)| match_name(part.as_bytes(), name.as_bytes()) && match_parts(rest, others))
+        }
+    }
+}
+
+/// Two pointers with one point of return, so that no pattern takes more than quadratic time.
+fn match_name(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(byte) if *byte == b'?' || *byte == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => match star {
+                Some((at, matched)) => {
+                    p = at + 1;
+                    n = matched + 1;
+                    star = Some((at, n));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs() {
+        let cases = [
+            ("output/**", "output/a/b.txt", true),
+            ("output/**", "output/a", true),
+            ("output/**", "src/output/a", false),
+            ("**/*.log", "a.log", true),
+            ("**/*.log", "x/y/a.log", true),
+            ("*.log", "x/a.log", false),
+            ("a?c", "abc", true),
+            ("a*c*e", "abcde", true),
+            ("a*c*e", "abcd", false),
+            ("../secret", "secret", false),
+            ("", "a", false),
+        ];
+        for (glob, path, expected) in cases {
+            assert_eq!(matches(glob, Path::new(path)), expected, "{glob} {path}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_pattern_takes_no_time() {
+        let pattern = "*a".repeat(60);
+        assert!(!matches(&pattern, Path::new(&"a".repeat(59))));
+    }
+}
