@@ -4,6 +4,7 @@ use crate::args::Global;
 use crate::exit::{FAILED, Failure};
 use cofferdam_engine_native::NativeEngine;
 use cofferdam_lifecycle::control::Client;
+use cofferdam_lifecycle::records::Records;
 use cofferdam_lifecycle::{DataDir, sweep};
 use cofferdam_model::SandboxRecord;
 use cofferdam_store::{Match, Store};
@@ -35,12 +36,12 @@ impl Context {
 
     /// The records.
     pub fn store(&self) -> Result<Store, Failure> {
-        Ok(self.runtime.block_on(Store::open(&self.data.database()))?)
+        Ok(Store::open(&self.data.database())?)
     }
 
     /// The sandbox that a reference stands for.
     pub fn find(&self, store: &mut Store, reference: &str) -> Result<SandboxRecord, Failure> {
-        match self.runtime.block_on(store.sandbox_find(reference))? {
+        match store.sandbox_find(reference)? {
             Match::One(record) => Ok(*record),
             Match::None => Err(Failure::new(FAILED, "not_found", format!("no sandbox is called {reference:?} or has an id that begins so"))
                 .remedy("see cofferdam ps -a")),
@@ -63,14 +64,32 @@ impl Context {
         })
     }
 
+    /// The same through the thread that supervised a sandbox.
+    pub fn sweep_after(&self, records: &Records, engine: &NativeEngine) -> Result<(), Failure> {
+        let (live, directories) = self.runtime.block_on(async {
+            let live = records.run(cofferdam_store::Store::sandbox_list_live).await;
+            (live, sweep::has_directories(&self.data))
+        });
+        if !live?.is_empty() || directories {
+            let mut store = self.store()?;
+            let swept = self.runtime.block_on(sweep::run(&self.data, engine, &mut store))?;
+            warn(&swept);
+        }
+        Ok(())
+    }
+
     /// Ends what dead supervisors left. Errors are told, and change nothing else.
     pub fn sweep(&self, store: &mut Store) -> Result<sweep::Swept, Failure> {
         let engine = self.engine()?;
         let swept = self.runtime.block_on(sweep::run(&self.data, &engine, store))?;
-        for problem in &swept.left {
-            eprintln!("cofferdam: warning: left behind: {problem}");
-        }
+        warn(&swept);
         Ok(swept)
+    }
+}
+
+fn warn(swept: &sweep::Swept) {
+    for problem in &swept.left {
+        eprintln!("cofferdam: warning: left behind: {problem}");
     }
 }
 

@@ -16,6 +16,10 @@ mod toolchain;
 use clap::Parser;
 use std::process::ExitCode;
 
+/// The C library's allocator gives small pieces back to the kernel at once, which interrupts the other CPUs each time.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     cofferdam_sys::process::default_sigpipe();
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();

@@ -25,6 +25,8 @@ pub struct Host {
     pub hierarchies: Hierarchies,
     /// Pid 1's program, sealed.
     pub init: OwnedFd,
+    /// Thousandths of a CPU that this machine has.
+    pub cpu_millis: u32,
     /// Landlock version of the kernel.
     pub landlock: Option<u32>,
 }
@@ -49,6 +51,7 @@ impl NativeEngine {
             templates: data.join("images").join("disks"),
             hierarchies: Hierarchies::detect(),
             init: process::sealed_file("cofferdam-init", INIT_PROGRAM, true).map_err(system)?,
+            cpu_millis: std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32 * 1000,
             landlock: process::landlock_version(),
         };
         Ok(Self { host: Arc::new(host), install })

@@ -20,7 +20,7 @@ use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
 use cofferdam_gate::wire::{self, Wire};
 use cofferdam_policy::capability;
 use cofferdam_sys::child::{self, Plan, REQUEST_GO, Step};
-use cofferdam_sys::mount::{attr, new_fs};
+use cofferdam_sys::mount::{attr, clone_tree, new_fs};
 use cofferdam_sys::namespace::{self, Network};
 use cofferdam_sys::{channel, process};
 use std::ffi::CString;
@@ -106,7 +106,10 @@ fn make_parts(spec: &SandboxSpec, host: &Host) -> Result<Parts, EngineError> {
     let devices = device::make(lease.base)?;
     let (disk, _) = disk::make(&spec.limits, &spec.directory, &host.templates)?;
     let limits = Some(&spec.limits).filter(|_| plugged(spec, UnpluggedControl::Limits));
-    let cgroup = Cgroup::create(&host.hierarchies, spec.install, spec.id, limits)?;
+    // Every CPU of the machine is no limit, and a hierarchy less to be in.
+    let unlimited_cpu = spec.limits.cpus.millis() >= host.cpu_millis;
+    let hierarchies = if unlimited_cpu { host.hierarchies.without_cpu() } else { host.hierarchies.clone() };
+    let cgroup = Cgroup::create(&hierarchies, spec.install, spec.id, limits)?;
     Ok(Parts { lease, cgroup, plan, devices, disk })
 }
 
@@ -119,7 +122,10 @@ struct MadeNetwork {
 fn make_network(rules: bool) -> Result<MadeNetwork, EngineError> {
     let namespace = Network::make().map_err(system)?;
     let wire = wire::install(wire::Unplugged { rules: !rules }).map_err(system)?;
-    let sysfs = new_fs("sysfs", &[], attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC).map_err(system)?;
+    // Of a sysfs that belongs to this namespace, the part that programs ask for the number of CPUs.
+    let attributes = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC;
+    let whole = new_fs("sysfs", &[], attributes).map_err(system)?;
+    let sysfs = clone_tree(whole.as_fd(), "devices/system", false).map_err(system)?;
     Ok(MadeNetwork { namespace, wire, sysfs })
 }
 
@@ -187,7 +193,7 @@ fn steps(spec: &SandboxSpec) -> Result<Vec<Step>, EngineError> {
     let attach = |index: usize, path: &str| Ok::<_, EngineError>(Step::Attach(index, c_string(Path::new(path))?));
     let mut steps = vec![attach(DEV, "dev")?, attach(PTS, "dev/pts")?, attach(SHM, "dev/shm")?];
     steps.push(Step::Proc(c_string(Path::new("proc"))?));
-    steps.push(attach(SYS, "sys")?);
+    steps.push(attach(SYS, "sys/devices/system")?);
     if plugged(spec, UnpluggedControl::Masks) {
         for path in masks::MASKED {
             steps.push(Step::Mask(c_string(Path::new(path))?, NULL, EMPTY));

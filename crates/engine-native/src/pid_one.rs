@@ -106,6 +106,11 @@ impl PidOne {
         let _ = self.send([REQUEST_SIGNAL, id, number as u32, 0], &[]).await;
     }
 
+    /// Whether pid 1 is gone.
+    pub fn is_gone(&self) -> bool {
+        *self.gone.borrow()
+    }
+
     /// Waits until pid 1 is gone.
     pub async fn wait_gone(&self) {
         let mut gone = self.gone.clone();

@@ -18,7 +18,7 @@ use std::path::{Component, Path, PathBuf};
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
 /// Mount points of the engine itself, relative to the root.
-const OWN_MOUNT_POINTS: &[&str] = &["dev", "proc", "sys"];
+const OWN_MOUNT_POINTS: &[&str] = &["dev", "proc", "sys/devices/system"];
 
 /// The upper directory and what is put into it.
 #[derive(Debug)]

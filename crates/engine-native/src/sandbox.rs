@@ -83,6 +83,9 @@ impl NativeSandbox {
     }
 
     async fn kill(&self) {
+        if self.pid_one.is_gone() {
+            return;
+        }
         // The process may be gone already: then there is nothing to kill.
         let _ = process::signal(self.pidfd.as_fd(), SIGKILL);
         self.cgroup.kill();
@@ -206,6 +209,8 @@ impl Sandbox for NativeSandbox {
 
     async fn delete(&self) -> Result<(), EngineError> {
         self.kill().await;
+        // Its namespaces are taken down before it counts as ended.
+        process::wait_ended(self.pidfd.as_fd(), GONE_WITHIN);
         process::reap(self.pidfd.as_fd());
         for task in &self.network {
             task.abort();
@@ -228,6 +233,7 @@ impl Drop for NativeSandbox {
         let deleted = self.lease.get_mut().is_ok_and(|lease| lease.is_none());
         if !deleted {
             self.cgroup.kill();
+            process::wait_ended(self.pidfd.as_fd(), GONE_WITHIN);
             process::reap(self.pidfd.as_fd());
             self.cgroup.remove();
         }

@@ -9,6 +9,7 @@ pub mod control;
 pub mod data;
 pub mod log;
 pub mod pump;
+pub mod records;
 pub mod supervisor;
 pub mod sweep;
 pub mod task;

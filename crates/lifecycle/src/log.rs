@@ -170,13 +170,13 @@ mod tests {
         fn round_trip(chunks in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..300)), 0..30), bound in 0u64..4000) {
             let directory = tempfile::tempdir().expect("a directory");
             let mut writer = LogWriter::new(directory.path(), bound);
-            let mut written = Vec::new();
+            let mut written: Vec<u8> = Vec::new();
             for (is_error, bytes) in &chunks {
                 let stream = if *is_error { Stream::Err } else { Stream::Out };
                 writer.write(stream, 5, bytes).expect("written");
                 written.extend(bytes);
             }
-            let mut read = Vec::new();
+            let mut read: Vec<u8> = Vec::new();
             let mut markers = 0;
             if let Some(mut reader) = LogReader::open(directory.path()).expect("opened") {
                 while let Some(chunk) = reader.next_chunk().expect("read") {

@@ -11,7 +11,8 @@
 use crate::control::{self, Command, Defaults};
 use crate::data::{DataDir, DataError, now};
 use crate::log::{LogWriter, MOST_BYTES, Stream};
-use crate::pump::{self, Output};
+use crate::pump::{self, Output, Source};
+use crate::records::Records;
 use cofferdam_engine::{
     Control, Engine, EngineError, EngineEvent, ExitStatus, Mount, Observation, Process, ProcessSpec, Sandbox, SandboxSpec, Stdio,
     UnpluggedControl,
@@ -165,7 +166,7 @@ impl<'a> Supervisor<'a> {
         mut self,
         request: Request,
         commands: (UnboundedSender<Command>, UnboundedReceiver<Command>),
-    ) -> Result<(Outcome, Store), SupervisorError> {
+    ) -> Result<(Outcome, Records), SupervisorError> {
         let (directory, lock) = self.data.make_sandbox(request.id)?;
         let result = self.run_locked(request, directory.clone(), commands).await;
         let keep = matches!(&result, Ok((outcome, _)) if outcome.record.removed_at.is_none());
@@ -182,15 +183,18 @@ impl<'a> Supervisor<'a> {
         mut request: Request,
         directory: PathBuf,
         (sender, receiver): (UnboundedSender<Command>, UnboundedReceiver<Command>),
-    ) -> Result<(Outcome, Store), SupervisorError> {
+    ) -> Result<(Outcome, Records), SupervisorError> {
         let mut record = first_record(&request, self.engine.capabilities().name);
         let (event_sender, events) = unbounded_channel();
         let sandbox = self.engine.create(sandbox_spec(&request, &directory, self.data), event_sender).await?;
-        let mut store = match open_with_intent(self.data, &record, &request.actor).await {
+        // In a thread: the sandbox sets itself up meanwhile.
+        let intent = (self.data.database(), record.clone(), event(&record, &request.actor, "sandbox.created", None));
+        let records = Records::open(move || open_with_intent(&intent.0, &intent.1, intent.2))?;
+        let store = match records.opened().await {
             Ok(store) => store,
             Err(error) => {
                 sandbox.delete().await?;
-                return Err(error.into());
+                return Err(error);
             }
         };
         let output = Arc::new(Output::new(LogWriter::new(&directory.join("logs"), request.log_bytes)));
@@ -198,7 +202,7 @@ impl<'a> Supervisor<'a> {
         let (process, pumps) = match started {
             Ok(started) => started,
             Err(error) => {
-                fail_start(&mut record, &request.actor, &error, &mut store).await?;
+                fail_start(&mut record, &request.actor, &error, &store).await?;
                 sandbox.delete().await?;
                 return Err(error);
             }
@@ -207,7 +211,7 @@ impl<'a> Supervisor<'a> {
         record.started_at = Some(now());
         let defaults = Defaults::of(&request);
         let mut running = Running { sandbox, process, output, pumps, events, receiver, sender, directory, defaults, actor: request.actor };
-        let reason = running.supervise(&mut record, &mut store, self.ready.take()).await?;
+        let reason = running.supervise(&mut record, &store, self.ready.take()).await?;
         running.finish(record, reason, store, self.keep_root.take()).await
     }
 }
@@ -251,9 +255,9 @@ fn sandbox_spec(request: &Request, directory: &std::path::Path, data: &DataDir) 
     }
 }
 
-async fn open_with_intent(data: &DataDir, record: &SandboxRecord, actor: &str) -> Result<Store, StoreError> {
-    let mut store = Store::open(&data.database()).await?;
-    store.sandbox_insert(record, &[event(record, actor, "sandbox.created", None)], Durability::Normal).await?;
+fn open_with_intent(database: &std::path::Path, record: &SandboxRecord, created: NewEvent) -> Result<Store, StoreError> {
+    let mut store = Store::open(database)?;
+    store.sandbox_insert(record, &[created], Durability::Normal)?;
     Ok(store)
 }
 
@@ -263,14 +267,15 @@ pub fn event(record: &SandboxRecord, actor: &str, kind: &str, reason: Option<Str
     NewEvent { time: now(), actor: actor.to_owned(), subject: format!("sandbox:{}", record.id), kind: kind.to_owned(), rule: None, reason, data }
 }
 
-async fn fail_start(record: &mut SandboxRecord, actor: &str, error: &SupervisorError, store: &mut Store) -> Result<(), StoreError> {
+async fn fail_start(record: &mut SandboxRecord, actor: &str, error: &SupervisorError, store: &Records) -> Result<(), SupervisorError> {
     record.phase = Phase::Failed;
     record.reason = Some(Reason::StartFailed);
     record.detail = Some(error.to_string());
     record.ended_at = Some(now());
     record.removed_at = record.ended_at;
     let event = event(record, actor, "sandbox.failed", record.detail.clone());
-    store.sandbox_update(record, &[event], Durability::Full).await.map(|_| ())
+    let failed = record.clone();
+    store.run(move |store| store.sandbox_update(&failed, &[event], Durability::Full)).await.map(|_| ())
 }
 
 type Pumps = Vec<JoinHandle<()>>;
@@ -292,7 +297,8 @@ async fn start(sandbox: &dyn Sandbox, request: &mut Request, output: &Arc<Output
         let copy = master.try_clone().map_err(io("duplicate the terminal"))?;
         process.terminal = Some(master.try_clone().map_err(io("duplicate the terminal"))?);
         let foreground = streams.foreground.take().map(|(out, _)| out);
-        let pumps = vec![pump::from_sandbox(copy, Stream::Out, foreground, Arc::clone(output)).map_err(io("start a thread"))?];
+        let source = Source { from: copy, stream: Stream::Out, foreground };
+        let pumps = vec![pump::from_sandbox(vec![source], Arc::clone(output)).map_err(io("start a thread"))?];
         if let Some(feed) = streams.feed.take() {
             // It ends with the process: nobody waits for a keyboard.
             pump::into_sandbox(feed, master).map_err(io("start a thread"))?;
@@ -314,11 +320,12 @@ async fn start(sandbox: &dyn Sandbox, request: &mut Request, output: &Arc<Output
         pump::into_sandbox(feed, write).map_err(io("start a thread"))?;
     }
     let (out, error) = streams.foreground.take().map_or((None, None), |(out, error)| (Some(out), Some(error)));
-    let pumps = vec![
-        pump::from_sandbox(out_read, Stream::Out, out, Arc::clone(output)).map_err(io("start a thread"))?,
-        pump::from_sandbox(error_read, Stream::Err, error, Arc::clone(output)).map_err(io("start a thread"))?,
+    let sources = vec![
+        Source { from: out_read, stream: Stream::Out, foreground: out },
+        Source { from: error_read, stream: Stream::Err, foreground: error },
     ];
-    Ok((process, pumps))
+    let pump = pump::from_sandbox(sources, Arc::clone(output)).map_err(io("start a thread"))?;
+    Ok((process, vec![pump]))
 }
 
 /// A sandbox whose main process runs.
@@ -340,7 +347,7 @@ impl Running {
     async fn supervise(
         &mut self,
         record: &mut SandboxRecord,
-        store: &mut Store,
+        store: &Records,
         ready: Option<Box<dyn FnOnce() + '_>>,
     ) -> Result<Option<Reason>, SupervisorError> {
         let deadline = record.limits.timeout.map(|timeout| Instant::now() + timeout.duration());
@@ -355,7 +362,8 @@ impl Running {
         let _server = control::serve(&self.directory, &self.sandbox, &self.process, &self.output, self.defaults.clone(), self.sender.clone())
             .map_err(|source| SupervisorError::Io { what: "open the control socket", source })?;
         let started = event(record, &self.actor, "sandbox.started", None);
-        store.sandbox_update(record, &[started], Durability::Normal).await?;
+        let recorded = record.clone();
+        store.run(move |store| store.sandbox_update(&recorded, &[started], Durability::Normal)).await?;
         if let Some(ready) = ready {
             ready();
         }
@@ -377,7 +385,7 @@ impl Running {
                 Some(EngineEvent::Refused(refused)) = self.events.recv() => {
                     let mut event = event(record, "cofferdam", "network.refused", Some("no policy allows it".into()));
                     event.data = serde_json::to_value(&refused).unwrap_or_default();
-                    store.event_insert(&[event]).await?;
+                    store.run(move |store| store.event_insert(&[event])).await?;
                 }
             }
         }
@@ -413,9 +421,9 @@ impl Running {
         mut self,
         mut record: SandboxRecord,
         why: Option<Reason>,
-        mut store: Store,
+        store: Records,
         inspect: Option<Inspect<'_>>,
-    ) -> Result<(Outcome, Store), SupervisorError> {
+    ) -> Result<(Outcome, Records), SupervisorError> {
         let status = self.process.wait().await;
         drop(self.process.terminal.take());
         if let Some(inspect) = inspect {
@@ -430,8 +438,10 @@ impl Running {
         settle(&mut record, why, status, &observation);
         let mut events = vec![event(&record, &self.actor, &format!("sandbox.{}", record.phase), record.reason.map(|r| r.name().to_owned()))];
         events.extend(refusals(&record, &observation));
-        let (deleted, updated) = tokio::join!(self.sandbox.delete(), store.sandbox_update(&record, &events, Durability::Full));
-        updated?;
+        let exit = record.clone();
+        let commit = store.run(move |store| store.sandbox_update(&exit, &events, Durability::Full));
+        let (committed, deleted) = tokio::join!(commit, self.sandbox.delete());
+        committed?;
         deleted?;
         Ok((Outcome { record, observation }, store))
     }

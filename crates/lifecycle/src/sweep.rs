@@ -23,7 +23,7 @@ pub struct Swept {
 /// Sweeps every dead sandbox of the data directory.
 pub async fn run(data: &DataDir, engine: &dyn Engine, store: &mut Store) -> Result<Swept, StoreError> {
     let mut swept = Swept::default();
-    for record in store.sandbox_list_live().await? {
+    for record in store.sandbox_list_live()? {
         let path = data.sandbox(record.id);
         if let Some(_lock) = take_dead(&path) {
             sweep_one(data, engine, store, record, &mut swept).await?;
@@ -34,7 +34,7 @@ pub async fn run(data: &DataDir, engine: &dyn Engine, store: &mut Store) -> Resu
             remove_directory(&entry.path(), &mut swept);
         }
         let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<SandboxId>().ok()) else { continue };
-        let recorded = store.sandbox_get(id).await?;
+        let recorded = store.sandbox_get(id)?;
         let wanted = recorded.as_ref().is_some_and(|record| record.removed_at.is_none());
         if !wanted && let Some(_lock) = take_dead(&entry.path()) {
             clean(engine, id, &mut swept).await;
@@ -42,6 +42,11 @@ pub async fn run(data: &DataDir, engine: &dyn Engine, store: &mut Store) -> Resu
         }
     }
     Ok(swept)
+}
+
+/// Whether there is any sandbox directory: without one, and with nothing recorded as live, there is nothing to sweep.
+pub fn has_directories(data: &DataDir) -> bool {
+    fs::read_dir(data.sandboxes()).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// A directory whose maker ended before it could be locked under its name.
@@ -83,7 +88,7 @@ async fn sweep_one(data: &DataDir, engine: &dyn Engine, store: &mut Store, recor
         reason: Some(Reason::SupervisorLost.name().into()),
         data: serde_json::Value::Null,
     };
-    store.sandbox_update(&ended, &[event], Durability::Full).await?;
+    store.sandbox_update(&ended, &[event], Durability::Full)?;
     if !keep {
         remove_directory(&data.sandbox(id), swept);
     }

@@ -1,9 +1,10 @@
 //! Attempts at tasks.
 
+use crate::event::append;
 use crate::{Durability, Store, StoreError};
 use cofferdam_model::{AttemptId, Name, NewEvent, Phase, Reason, SandboxId, Timestamp};
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
+use rusqlite::params;
 
 /// What is known of an attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,35 +39,25 @@ pub struct AttemptRecord {
 
 impl Store {
     /// Records an attempt, new or changed, with the events that explain it.
-    pub async fn attempt_save(&mut self, record: &AttemptRecord, events: &[NewEvent]) -> Result<(), StoreError> {
+    pub fn attempt_save(&mut self, record: &AttemptRecord, events: &[NewEvent]) -> Result<(), StoreError> {
         let text = serde_json::to_string(record).map_err(|source| StoreError::Corrupt { id: record.id.to_string(), source })?;
-        self.begin(Durability::Full).await?;
-        let query = "INSERT INTO attempt (id, task, phase, created_at, record) VALUES ($1, $2, $3, $4, $5) \
-                     ON CONFLICT (id) DO UPDATE SET phase = excluded.phase, record = excluded.record";
-        let result = sqlx::query(query)
-            .bind(record.id.to_string())
-            .bind(record.task.as_str())
-            .bind(record.phase.name())
-            .bind(record.created_at.as_millisecond())
-            .bind(text)
-            .execute(&mut self.connection)
-            .await;
-        let result = match result {
-            Ok(_) => self.event_append(events).await,
-            Err(error) => Err(error.into()),
-        };
-        self.end(result).await
+        self.write(Durability::Full, |transaction| {
+            let query = "INSERT INTO attempt (id, task, phase, created_at, record) VALUES (?1, ?2, ?3, ?4, ?5) \
+                         ON CONFLICT (id) DO UPDATE SET phase = excluded.phase, record = excluded.record";
+            let values = params![record.id.to_string(), record.task.as_str(), record.phase.name(), record.created_at.as_millisecond(), text];
+            transaction.execute(query, values)?;
+            append(transaction, events)
+        })
     }
 
     /// Attempts, oldest first; of one task if it is named.
-    pub async fn attempt_list(&mut self, task: Option<&Name>) -> Result<Vec<AttemptRecord>, StoreError> {
-        let rows = sqlx::query("SELECT record FROM attempt WHERE $1 IS NULL OR task = $1 ORDER BY created_at, id")
-            .bind(task.map(|task| task.as_str().to_owned()))
-            .fetch_all(&mut self.connection)
-            .await?;
-        let mut attempts = Vec::with_capacity(rows.len());
-        for row in rows {
-            let text: String = row.try_get("record")?;
+    pub fn attempt_list(&mut self, task: Option<&Name>) -> Result<Vec<AttemptRecord>, StoreError> {
+        let query = "SELECT record FROM attempt WHERE ?1 IS NULL OR task = ?1 ORDER BY created_at, id";
+        let mut statement = self.connection.prepare_cached(query)?;
+        let rows = statement.query_map(params![task.map(Name::as_str)], |row| row.get::<_, String>(0))?;
+        let mut attempts = Vec::new();
+        for text in rows {
+            let text = text?;
             attempts.push(serde_json::from_str(&text).map_err(|source| StoreError::Corrupt { id: text.chars().take(60).collect(), source })?);
         }
         Ok(attempts)

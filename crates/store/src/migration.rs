@@ -1,7 +1,7 @@
 //! The database's form, by version. A version is never changed once released: the next one is added.
 
 use crate::StoreError;
-use sqlx::{Connection, Row, SqliteConnection};
+use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 
 const VERSIONS: &[&str] = &["
@@ -35,24 +35,24 @@ CREATE INDEX attempt_task ON attempt (task, created_at);
 "];
 
 /// Brings the database to the newest version; one that is newer than this release is refused.
-pub async fn run(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+pub fn run(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let known = VERSIONS.len() as i64;
-    if version(connection).await? == known {
+    if version(connection)? == known {
         return Ok(());
     }
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let found = version(&mut transaction).await?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = version(&transaction)?;
     if found > known {
         return Err(StoreError::Newer { path: path.to_owned(), found, known });
     }
     for statements in &VERSIONS[found as usize..] {
-        sqlx::raw_sql(*statements).execute(&mut *transaction).await?;
+        transaction.execute_batch(statements)?;
     }
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA user_version={known}"))).execute(&mut *transaction).await?;
-    transaction.commit().await?;
+    transaction.pragma_update(None, "user_version", known)?;
+    transaction.commit()?;
     Ok(())
 }
 
-async fn version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query("PRAGMA user_version").fetch_one(connection).await?.try_get(0)
+fn version(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }

@@ -2,8 +2,7 @@
 
 use crate::migration;
 use cofferdam_model::SandboxId;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Connection, SqliteConnection};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ pub enum StoreError {
         /// Its file.
         path: PathBuf,
         /// What the database said.
-        source: sqlx::Error,
+        source: rusqlite::Error,
     },
     /// It was written by a newer release.
     #[error("database {path} has version {found}, this release knows {known}: use the release that wrote it, or restore a backup", path = path.display())]
@@ -49,7 +48,7 @@ pub enum StoreError {
     },
     /// The database failed.
     #[error("database: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(#[from] rusqlite::Error),
     /// A stored record cannot be read.
     #[error("database: record {id} cannot be read: {source}")]
     Corrupt {
@@ -63,41 +62,34 @@ pub enum StoreError {
 /// The records of one data directory.
 #[derive(Debug)]
 pub struct Store {
-    pub(crate) connection: SqliteConnection,
+    pub(crate) connection: Connection,
 }
 
 impl Store {
-    /// Opens the database, creating or migrating it.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT);
+    /// Opens the database, creating or migrating it. Blocking, as everything here.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
         let open = |source| StoreError::Open { path: path.to_owned(), source };
-        let mut connection = SqliteConnection::connect_with(&options).await.map_err(open)?;
-        migration::run(&mut connection, path).await?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(open)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
+        connection.execute_batch("PRAGMA journal_mode=WAL").map_err(open)?;
+        migration::run(&mut connection, path)?;
         Ok(Self { connection })
     }
 
-    /// Starts a write that nobody else interleaves with.
-    pub(crate) async fn begin(&mut self, durability: Durability) -> Result<(), StoreError> {
-        let pragma = match durability {
+    /// One transaction that nobody else interleaves with: committed if the work succeeds, else nothing of it is left.
+    pub(crate) fn write<T>(
+        &mut self,
+        durability: Durability,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.connection.execute_batch(match durability {
             Durability::Normal => "PRAGMA synchronous=NORMAL",
             Durability::Full => "PRAGMA synchronous=FULL",
-        };
-        sqlx::query(pragma).execute(&mut self.connection).await?;
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
-        Ok(())
-    }
-
-    /// Commits, or rolls back if the work failed.
-    pub(crate) async fn end<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        let statement = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        let ended = sqlx::query(statement).execute(&mut self.connection).await;
-        let value = result?;
-        ended?;
+        })?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let value = work(&transaction)?;
+        transaction.commit()?;
         Ok(value)
     }
 }

@@ -45,6 +45,13 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> bool {
     result != 0 || unsafe { info.si_pid() } != 0
 }
 
+/// Waits until the process behind a pidfd has ended; false if it takes longer than this.
+pub fn wait_ended(pidfd: BorrowedFd<'_>, most: std::time::Duration) -> bool {
+    let most = rustix::event::Timespec { tv_sec: most.as_secs() as i64, tv_nsec: i64::from(most.subsec_nanos()) };
+    let mut polled = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut polled, Some(&most)).is_ok_and(|ready| ready > 0)
+}
+
 /// The pid, in this process's pid namespace, of the process behind a pidfd; None when it is gone.
 pub fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;

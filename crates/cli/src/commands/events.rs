@@ -22,12 +22,12 @@ pub fn run(global: Global, arguments: &EventsArgs) -> Result<ExitCode, Failure> 
     };
     let mut filter = EventFilter { after: 0, subject, limit: 0 };
     if !arguments.follow {
-        let events = context.runtime.block_on(store.event_list(&filter))?;
+        let events = store.event_list(&filter)?;
         one(context.global.output, &events, |out| events.iter().try_for_each(|event| show(out, event)))?;
         return Ok(ExitCode::SUCCESS);
     }
     loop {
-        for event in context.runtime.block_on(store.event_list(&filter))? {
+        for event in store.event_list(&filter)? {
             filter.after = event.sequence;
             line(context.global.output, &event, |out| show(out, &event))?;
         }

@@ -34,12 +34,12 @@ pub fn run(global: Global, arguments: &LogsArgs) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::SUCCESS);
         }
         std::thread::sleep(PAUSE);
-        record = reload(&context, &mut store, record)?;
+        record = reload(&mut store, record)?;
     }
 }
 
-fn reload(context: &Context, store: &mut cofferdam_store::Store, record: SandboxRecord) -> Result<SandboxRecord, Failure> {
-    Ok(context.runtime.block_on(store.sandbox_get(record.id))?.unwrap_or(record))
+fn reload(store: &mut cofferdam_store::Store, record: SandboxRecord) -> Result<SandboxRecord, Failure> {
+    Ok(store.sandbox_get(record.id)?.unwrap_or(record))
 }
 
 fn show(global: &Global, arguments: &LogsArgs, chunk: &Chunk) -> io::Result<()> {

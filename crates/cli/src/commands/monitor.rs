@@ -68,11 +68,11 @@ fn supervise(global: Global, arguments: &MonitorArgs) -> Result<ExitCode, Failur
     let mut wanted = request::build(&context, &run, &engine.capabilities(), id)?;
     wanted.streams = Streams { terminal: run.tty.then_some((24, 80)), ..Streams::detached() };
     std::env::set_current_dir("/")?;
-    let (outcome, mut store) = context.runtime.block_on(async {
+    let (outcome, records) = context.runtime.block_on(async {
         let (sender, receiver) = unbounded_channel();
         Supervisor::new(&context.data, &engine).on_ready(say_ready).run(wanted, (sender, receiver)).await.map_err(Failure::from)
     })?;
-    context.sweep(&mut store)?;
+    context.sweep_after(&records, &engine)?;
     Ok(super::run::status(&outcome))
 }
 

@@ -20,7 +20,7 @@ pub fn run(global: Global) -> Result<ExitCode, Failure> {
     let mut store = context.store()?;
     let swept = context.sweep(&mut store)?;
     let mut removed = Vec::new();
-    for record in context.runtime.block_on(store.sandbox_list())? {
+    for record in store.sandbox_list()? {
         if record.phase.is_final() {
             removed.push(record.id);
             remove(&context, &mut store, record)?;

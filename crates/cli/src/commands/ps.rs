@@ -12,7 +12,7 @@ use std::process::ExitCode;
 pub fn run(global: Global, arguments: &PsArgs) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
     let mut store = context.store()?;
-    let mut records = context.runtime.block_on(store.sandbox_list())?;
+    let mut records = store.sandbox_list()?;
     records.retain(|record| arguments.all || !record.phase.is_final());
     records.retain(|record| arguments.labels.iter().all(|(key, value)| record.labels.get(key) == Some(value)));
     if context.global.quiet {

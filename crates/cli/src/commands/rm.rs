@@ -50,6 +50,6 @@ pub fn remove(context: &Context, store: &mut Store, record: SandboxRecord) -> Re
     }
     let removed = SandboxRecord { removed_at: Some(now()), ..record };
     let event = event(&removed, &actor(), "sandbox.removed", None);
-    context.runtime.block_on(store.sandbox_update(&removed, &[event], Durability::Full))?;
+    store.sandbox_update(&removed, &[event], Durability::Full)?;
     Ok(())
 }

@@ -61,11 +61,11 @@ pub fn run(global: Global, arguments: RunArgs) -> Result<ExitCode, Failure> {
         supervisor.run(wanted, (sender, receiver)).await.map_err(Failure::from)
     });
     drop(raw);
-    let (outcome, mut store) = result.map_err(|failure| hint(failure, &program))?;
+    let (outcome, records) = result.map_err(|failure| hint(failure, &program))?;
     explain(&context.global, &outcome);
-    context.sweep(&mut store)?;
+    context.sweep_after(&records, &engine)?;
     // The process ends here: closing the database by the book would cost a checkpoint.
-    std::mem::forget(store);
+    std::mem::forget(records);
     Ok(status(&outcome))
 }
 

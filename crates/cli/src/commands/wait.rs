@@ -48,7 +48,7 @@ pub fn until_final(context: &Context, store: &mut Store, mut record: SandboxReco
             context.sweep(store)?;
         }
         std::thread::sleep(PAUSE);
-        record = context.runtime.block_on(store.sandbox_get(record.id))?.unwrap_or(record);
+        record = store.sandbox_get(record.id)?.unwrap_or(record);
     }
     Ok(record)
 }

@@ -117,6 +117,13 @@ impl Hierarchies {
         Self { one: pids, two, delegate: String::new() }
     }
 
+    /// Without version 1's hierarchy of CPU time, unless another controller shares it.
+    #[must_use]
+    pub fn without_cpu(&self) -> Self {
+        let one = self.one.iter().filter(|(controller, _)| *controller != Controller::Cpu).cloned().collect();
+        Self { one, two: self.two.clone(), delegate: self.delegate.clone() }
+    }
+
     /// Limits that this host cannot enforce.
     pub fn missing(&self) -> Vec<&'static str> {
         let missing = |(controller, _): &&(Controller, &str)| *controller != Controller::Freezer && self.of(*controller).is_none();

@@ -38,75 +38,75 @@ fn event(kind: &str, record: &SandboxRecord) -> NewEvent {
     }
 }
 
-async fn store(directory: &tempfile::TempDir) -> Store {
-    Store::open(&directory.path().join("cofferdam.db")).await.expect("opens")
+fn store(directory: &tempfile::TempDir) -> Store {
+    Store::open(&directory.path().join("cofferdam.db")).expect("opens")
 }
 
-#[tokio::test]
-async fn a_name_is_free_again_after_removal() {
+#[test]
+fn a_name_is_free_again_after_removal() {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut store = store(&directory).await;
+    let mut store = store(&directory);
     let first = record(1, Some("web"));
-    store.sandbox_insert(&first, &[], Durability::Normal).await.expect("inserted");
-    let refused = store.sandbox_insert(&record(2, Some("web")), &[], Durability::Normal).await;
+    store.sandbox_insert(&first, &[], Durability::Normal).expect("inserted");
+    let refused = store.sandbox_insert(&record(2, Some("web")), &[], Durability::Normal);
     assert!(matches!(refused, Err(StoreError::NameInUse { holder, .. }) if holder == first.id));
     let removed = SandboxRecord { removed_at: Some(Timestamp::UNIX_EPOCH), ..first };
-    assert!(store.sandbox_update(&removed, &[], Durability::Full).await.expect("updated"));
-    store.sandbox_insert(&record(2, Some("web")), &[], Durability::Normal).await.expect("the name is free");
+    assert!(store.sandbox_update(&removed, &[], Durability::Full).expect("updated"));
+    store.sandbox_insert(&record(2, Some("web")), &[], Durability::Normal).expect("the name is free");
 }
 
-#[tokio::test]
-async fn references_find_one_none_or_several() {
+#[test]
+fn references_find_one_none_or_several() {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut store = store(&directory).await;
+    let mut store = store(&directory);
     let mut ids = [[0xAB; 16], [0xAB; 16]];
     ids[1][15] = 0;
     for id in ids {
         let record = SandboxRecord { id: SandboxId::from_random(id), ..record(0, None) };
-        store.sandbox_insert(&record, &[], Durability::Normal).await.expect("inserted");
+        store.sandbox_insert(&record, &[], Durability::Normal).expect("inserted");
     }
-    assert!(matches!(store.sandbox_find("abab").await, Ok(Match::Several(found)) if found.len() == 2));
-    assert!(matches!(store.sandbox_find(&"ab".repeat(16)).await, Ok(Match::One(_))));
+    assert!(matches!(store.sandbox_find("abab"), Ok(Match::Several(found)) if found.len() == 2));
+    assert!(matches!(store.sandbox_find(&"ab".repeat(16)), Ok(Match::One(_))));
     for reference in ["", "ab", "zzzz", "ABAB", "%", "abab%", "' OR 1=1"] {
-        assert!(matches!(store.sandbox_find(reference).await, Ok(Match::None)), "{reference}");
+        assert!(matches!(store.sandbox_find(reference), Ok(Match::None)), "{reference}");
     }
 }
 
-#[tokio::test]
-async fn a_final_phase_is_not_left_again() {
+#[test]
+fn a_final_phase_is_not_left_again() {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut store = store(&directory).await;
+    let mut store = store(&directory);
     let first = record(3, None);
-    store.sandbox_insert(&first, &[], Durability::Normal).await.expect("inserted");
+    store.sandbox_insert(&first, &[], Durability::Normal).expect("inserted");
     let ended = SandboxRecord { phase: Phase::Completed, exit_code: Some(0), ..first.clone() };
-    assert!(store.sandbox_update(&ended, &[], Durability::Full).await.expect("updated"));
+    assert!(store.sandbox_update(&ended, &[], Durability::Full).expect("updated"));
     let late = SandboxRecord { phase: Phase::Failed, reason: Some(Reason::SupervisorLost), ..first };
-    assert!(!store.sandbox_update(&late, &[], Durability::Full).await.expect("updated"));
-    assert_eq!(store.sandbox_get(late.id).await.expect("read").expect("there").phase, Phase::Completed);
+    assert!(!store.sandbox_update(&late, &[], Durability::Full).expect("updated"));
+    assert_eq!(store.sandbox_get(late.id).expect("read").expect("there").phase, Phase::Completed);
 }
 
-#[tokio::test]
-async fn events_come_in_order_and_only_with_their_change() {
+#[test]
+fn events_come_in_order_and_only_with_their_change() {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut store = store(&directory).await;
+    let mut store = store(&directory);
     let (first, second) = (record(4, Some("a")), record(5, Some("a")));
-    store.sandbox_insert(&first, &[event("sandbox.created", &first)], Durability::Normal).await.expect("inserted");
-    let refused = store.sandbox_insert(&second, &[event("sandbox.created", &second)], Durability::Normal).await;
+    store.sandbox_insert(&first, &[event("sandbox.created", &first)], Durability::Normal).expect("inserted");
+    let refused = store.sandbox_insert(&second, &[event("sandbox.created", &second)], Durability::Normal);
     assert!(refused.is_err());
-    store.event_insert(&[event("network.refused", &first)]).await.expect("inserted");
-    let all = store.event_list(&EventFilter::default()).await.expect("listed");
+    store.event_insert(&[event("network.refused", &first)]).expect("inserted");
+    let all = store.event_list(&EventFilter::default()).expect("listed");
     let kinds: Vec<&str> = all.iter().map(|event| event.event.kind.as_str()).collect();
     assert_eq!(kinds, ["sandbox.created", "network.refused"]);
     let later = EventFilter { after: all[0].sequence, subject: Some(format!("sandbox:{}", first.id)), limit: 5 };
-    assert_eq!(store.event_list(&later).await.expect("listed").len(), 1);
+    assert_eq!(store.event_list(&later).expect("listed").len(), 1);
 }
 
-#[tokio::test]
-async fn a_newer_database_is_refused() {
+#[test]
+fn a_newer_database_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
-    drop(store(&directory).await);
+    drop(store(&directory));
     let path = directory.path().join("cofferdam.db");
     let status = std::process::Command::new("sqlite3").arg(&path).arg("PRAGMA user_version=99").status();
     assert!(status.expect("sqlite3 is installed").success());
-    assert!(matches!(Store::open(&path).await, Err(StoreError::Newer { found: 99, .. })));
+    assert!(matches!(Store::open(&path), Err(StoreError::Newer { found: 99, .. })));
 }

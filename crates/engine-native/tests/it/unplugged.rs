@@ -1,0 +1,54 @@
+//! With a control left out, the probes that it stops must get through: a probe that cannot fail proves nothing.
+
+use crate::with_kit;
+use cofferdam_engine::UnpluggedControl;
+use cofferdam_engine::conformance::ProbeResult;
+
+fn open_without(control: UnpluggedControl, expected: &[&str]) {
+    let results: Vec<ProbeResult> = with_kit(async |kit| {
+        let made = kit.sandbox(|spec| drop(spec.unplugged.insert(control))).await.expect("made");
+        let results = made.probe(kit, None, true).await.expect("probed");
+        made.delete().await.expect("deleted");
+        results
+    });
+    for name in expected {
+        let result = results.iter().find(|result| result.probe == *name).expect("the probe ran");
+        assert_eq!(result.outcome, "open", "{name} without {}: {}", control.name(), result.detail);
+    }
+}
+
+#[test]
+fn seccomp() {
+    let expected = ["seccomp", "unshare", "personality", "foreign-entry", "call-userfaultfd", "call-keyctl", "socket-vsock", "socket-netlink-netfilter"];
+    open_without(UnpluggedControl::Seccomp, &expected);
+}
+
+#[test]
+fn masks() {
+    open_without(UnpluggedControl::Masks, &["masked-paths", "proc-cmdline"]);
+}
+
+#[test]
+fn limits() {
+    open_without(UnpluggedControl::Limits, &["process-limit"]);
+}
+
+#[test]
+fn rules() {
+    open_without(UnpluggedControl::Rules, &["rules"]);
+}
+
+/// An ordinary user drops everything at its start whatever pid 1 holds: the control shows on uid 0.
+#[test]
+fn capabilities_of_pid_one() {
+    let status = |control: Option<UnpluggedControl>| {
+        with_kit(async move |kit| {
+            let made = kit.sandbox(|spec| spec.unplugged.extend(control)).await.expect("made");
+            let main = made.main(&["/bin/grep", "CapBnd", "/proc/1/status"]).await.expect("ran");
+            made.delete().await.expect("deleted");
+            main.out
+        })
+    };
+    assert_eq!(status(None).trim(), "CapBnd:\t00000000000001eb");
+    assert_eq!(status(Some(UnpluggedControl::Capabilities)).trim(), "CapBnd:\t000001ffffffffff");
+}
