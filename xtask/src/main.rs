@@ -1,1 +1,41 @@
-fn main() {}
+//! Commands for those who work on Cofferdam: `cargo xtask quickstart | test | tidy | bench | dist`.
+
+mod bench;
+mod dist;
+mod packages;
+mod quickstart;
+mod shell;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "cargo xtask COMMAND
+
+  quickstart   build, run the main job on a real example, show what was contained and what was blocked
+  test         install what the tests need, then run everything that CI runs
+  tidy         check layers, names and sizes
+  bench        measure against other systems, in one run; writes docs/benchmarks.md
+  dist         build the static binary, twice, and check that both are the same";
+
+fn main() -> ExitCode {
+    let command = std::env::args().nth(1).unwrap_or_default();
+    let result = match command.as_str() {
+        "quickstart" => quickstart::run(),
+        "test" => test::run(),
+        "tidy" => tidy::run(),
+        "bench" => bench::run(),
+        "dist" => dist::run(),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask {command}: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -25,7 +25,8 @@ impl Context {
     pub fn open(global: Global) -> Result<Self, Failure> {
         let path = data_path(&global);
         let data = DataDir::open(&path, random)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).thread_stack_size(256 << 10).build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).thread_stack_size(256 << 10).build()?;
         Ok(Self { global, data, runtime })
     }
 
@@ -43,11 +44,14 @@ impl Context {
     pub fn find(&self, store: &mut Store, reference: &str) -> Result<SandboxRecord, Failure> {
         match store.sandbox_find(reference)? {
             Match::One(record) => Ok(*record),
-            Match::None => Err(Failure::new(FAILED, "not_found", format!("no sandbox is called {reference:?} or has an id that begins so"))
-                .remedy("see cofferdam ps -a")),
+            Match::None => {
+                Err(Failure::new(FAILED, "not_found", format!("no sandbox is called {reference:?} or has an id that begins so"))
+                    .remedy("see cofferdam ps -a"))
+            }
             Match::Several(ids) => {
                 let shown: Vec<String> = ids.iter().map(cofferdam_model::SandboxId::short).collect();
-                Err(Failure::new(FAILED, "ambiguous", format!("{reference:?} begins the ids of {}", shown.join(", "))).remedy("give more digits"))
+                Err(Failure::new(FAILED, "ambiguous", format!("{reference:?} begins the ids of {}", shown.join(", ")))
+                    .remedy("give more digits"))
             }
         }
     }

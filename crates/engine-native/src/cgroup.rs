@@ -234,7 +234,9 @@ fn make_parents(root: &Path, relative: &Path, hierarchies: &Hierarchies) -> Resu
         }
         path.push(part);
         match fs::create_dir(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists && error.kind() != io::ErrorKind::NotFound => return Err((path, error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists && error.kind() != io::ErrorKind::NotFound => {
+                return Err((path, error));
+            }
             _ => {}
         }
     }

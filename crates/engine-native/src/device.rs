@@ -43,12 +43,8 @@ pub fn make(base: u32) -> Result<Devices, EngineError> {
     let (null, empty) = (open("null")?, open("empty")?);
     set_attributes(&dev, attr::READ_ONLY | attr::NO_SUID | attr::NO_EXEC, None, false).map_err(system)?;
     let group = (base + TTY_GROUP).to_string();
-    let pts_options = [
-        FsOption::Value("gid", &group),
-        FsOption::Value("mode", "620"),
-        FsOption::Value("ptmxmode", "666"),
-        FsOption::Value("max", "64"),
-    ];
+    let pts_options =
+        [FsOption::Value("gid", &group), FsOption::Value("mode", "620"), FsOption::Value("ptmxmode", "666"), FsOption::Value("max", "64")];
     let pts = new_fs("devpts", &pts_options, attr::NO_SUID | attr::NO_EXEC).map_err(system)?;
     let shm_options = [FsOption::Value("mode", "1777"), FsOption::Value("size", "64m"), FsOption::Value("nr_inodes", "16384")];
     let shm = new_fs("tmpfs", &shm_options, attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC).map_err(system)?;

@@ -75,7 +75,12 @@ fn check_reserve(directory: &Path, bytes: u64) -> Result<(), EngineError> {
         const MEBIBYTE: u64 = 1 << 20;
         return Err(EngineError::Exhausted {
             what: "disk space".into(),
-            why: format!("{} MiB are wanted, {} MiB are free, {} MiB of them kept for the host", bytes / MEBIBYTE, free / MEBIBYTE, reserve / MEBIBYTE),
+            why: format!(
+                "{} MiB are wanted, {} MiB are free, {} MiB of them kept for the host",
+                bytes / MEBIBYTE,
+                free / MEBIBYTE,
+                reserve / MEBIBYTE
+            ),
             remedy: "free some, or give the sandbox a smaller --disk".into(),
         });
     }

@@ -77,7 +77,7 @@ impl Engine for NativeEngine {
 
     async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {
         let launched = launch(&spec, &self.host)?;
-        Ok(Arc::new(NativeSandbox::adopt(launched, spec.limits.open_files, events)?))
+        Ok(Arc::new(NativeSandbox::adopt(launched, &spec, events)?))
     }
 
     async fn sweep(&self, id: SandboxId) -> Result<bool, EngineError> {

@@ -37,7 +37,6 @@ const MEMLOCK_BYTES: u64 = 8 << 20;
 const PENDING_SIGNALS: u64 = 16_384;
 const MESSAGE_QUEUE_BYTES: u64 = 819_200;
 const NETWORK_STACK_BYTES: usize = 128 << 10;
-const EVERY_CAPABILITY: u64 = (1 << 41) - 1;
 
 /// Index of each handed-over mount.
 const ROOT: usize = 0;
@@ -136,8 +135,7 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts, network: MadeNetwor
     let entrances = parts.cgroup.entrances()?;
     let upper = Upper::make(&parts.disk, spec, parts.lease.base)?;
     let visit = network.namespace.visit().map_err(system)?;
-    let cloned =
-        child::clone(&parts.plan, child_control.as_fd(), host.init.as_fd(), parts.lease.fd.as_fd(), &entrances).map_err(system)?;
+    let cloned = child::clone(&parts.plan, child_control.as_fd(), host.init.as_fd(), parts.lease.fd.as_fd(), &entrances).map_err(system)?;
     drop(visit);
     drop(child_control);
     namespace::map_ids(cloned.pid, parts.lease.base, RANGE_IDS).map_err(system)?;
@@ -175,9 +173,12 @@ fn hand_over(control: &OwnedFd, root: &OwnedFd, devices: &Devices, sysfs: &Owned
 fn plan(spec: &SandboxSpec, host: &Host) -> Result<Plan, EngineError> {
     let trees = spec.image.trees().len() + spec.mounts.len();
     if FIRST_TREE + trees > child::MOST_MOUNTS {
-        return Err(EngineError::Invalid { what: format!("{trees} mounts"), why: format!("at most {} are possible", child::MOST_MOUNTS - FIRST_TREE) });
+        return Err(EngineError::Invalid {
+            what: format!("{trees} mounts"),
+            why: format!("at most {} are possible", child::MOST_MOUNTS - FIRST_TREE),
+        });
     }
-    let keep = if plugged(spec, UnpluggedControl::Capabilities) { capability::PID_ONE } else { EVERY_CAPABILITY };
+    let keep = if plugged(spec, UnpluggedControl::Capabilities) { capability::PID_ONE } else { capability::EVERY };
     Ok(Plan {
         staging: c_string(&host.run_directory)?,
         steps: steps(spec)?,
@@ -193,6 +194,7 @@ fn steps(spec: &SandboxSpec) -> Result<Vec<Step>, EngineError> {
     let attach = |index: usize, path: &str| Ok::<_, EngineError>(Step::Attach(index, c_string(Path::new(path))?));
     let mut steps = vec![attach(DEV, "dev")?, attach(PTS, "dev/pts")?, attach(SHM, "dev/shm")?];
     steps.push(Step::Proc(c_string(Path::new("proc"))?));
+    steps.push(Step::ReadOnly(c_string(Path::new("sys"))?));
     steps.push(attach(SYS, "sys/devices/system")?);
     if plugged(spec, UnpluggedControl::Masks) {
         for path in masks::MASKED {

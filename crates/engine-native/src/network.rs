@@ -13,7 +13,8 @@ use tokio::sync::mpsc::UnboundedSender;
 /// Destinations that are counted one by one in a sandbox; what goes beyond is counted together.
 const MOST_DESTINATIONS: usize = 256;
 const LARGEST_QUERY: usize = 1500;
-const LARGEST_BATCH: usize = 65_536;
+/// One logged packet comes at a time: some 200 bytes.
+const LARGEST_BATCH: usize = 2048;
 
 /// What has been refused.
 #[derive(Debug)]
@@ -95,7 +96,7 @@ async fn answer(resolver: &tokio::net::UdpSocket, refused: &Refused) {
 }
 
 async fn read_log(log: &AsyncFd<OwnedFd>, refused: &Refused) {
-    let mut buffer = vec![0u8; LARGEST_BATCH];
+    let mut buffer = [0u8; LARGEST_BATCH];
     loop {
         let Ok(mut ready) = log.readable().await else { return };
         match ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut buffer)?)) {

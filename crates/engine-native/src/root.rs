@@ -89,7 +89,7 @@ impl<'a> Upper<'a> {
     }
 
     /// A directory with its parents. `attributes` sets mode and owner; else an existing directory of the image keeps its
-    /// own, and a new one is root's.
+    /// own (but everyone may pass it), and a new one is root's.
     fn directory(&self, path: &Path, attributes: Option<(u32, (u32, u32))>) -> Result<(), EngineError> {
         self.enter(path, attributes).map(|_| ()).map_err(|e| EngineError::host(format!("make /{}", path.display()), e))
     }
@@ -114,7 +114,9 @@ impl<'a> Upper<'a> {
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let place = openat(parent, name, flags, Mode::empty())?;
-        let attributes = wanted.or_else(|| new.then(|| self.of_image(walked)).flatten()).or(new.then_some((0o755, (0, 0))));
+        // On the way to a mount everyone may pass, a home directory's 0700 included.
+        let passable = || self.of_image(walked).map_or((0o755, (0, 0)), |(mode, owner)| (mode | 0o011, owner));
+        let attributes = wanted.or_else(|| new.then(passable));
         if let Some((mode, owner)) = attributes {
             self.own(&place, owner)?;
             fchmod(&place, Mode::from_raw_mode(mode))?;
@@ -195,11 +197,8 @@ fn identity_files(spec: &SandboxSpec) -> Vec<File> {
     let hosts = format!("127.0.0.1\tlocalhost {0}\n::1\tlocalhost ip6-localhost ip6-loopback\n", spec.hostname);
     let resolver = format!("nameserver {}\noptions edns0\n", cofferdam_gate::wire::RESOLVER);
     let file = |path: &str, contents: String| File { path: path.into(), mode: 0o644, owner: (0, 0), contents: contents.into_bytes() };
-    let mut files = vec![
-        file("/etc/hosts", hosts),
-        file("/etc/hostname", format!("{}\n", spec.hostname)),
-        file("/etc/resolv.conf", resolver),
-    ];
+    let mut files =
+        vec![file("/etc/hosts", hosts), file("/etc/hostname", format!("{}\n", spec.hostname)), file("/etc/resolv.conf", resolver)];
     if *spec.image.origin() != Origin::Host {
         let accounts = spec.image.accounts();
         files.push(file("/etc/passwd", accounts.passwd().to_owned()));

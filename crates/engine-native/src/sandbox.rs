@@ -1,16 +1,19 @@
 //! One sandbox on this host.
 
 use crate::cgroup::Cgroup;
-use crate::lease::Lease;
 use crate::launch::Launched;
+use crate::lease::Lease;
 use crate::network::{Refused, serve};
 use crate::pid_one::PidOne;
 use crate::transfer;
 use async_trait::async_trait;
-use cofferdam_engine::{Control, EngineError, EngineEvent, Observation, Process, ProcessSpec, Sandbox, Stdio, Transfer, TransferReport};
+use cofferdam_engine::{
+    Control, EngineError, EngineEvent, Observation, Process, ProcessSpec, Sandbox, SandboxSpec, Stdio, Transfer, TransferReport,
+    UnpluggedControl,
+};
 use cofferdam_policy::capability;
-use cofferdam_sys::spec::{self, Entry};
 use cofferdam_sys::process;
+use cofferdam_sys::spec::{self, Entry};
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,6 +36,7 @@ pub struct NativeSandbox {
     lease: Mutex<Option<Lease>>,
     base: u32,
     open_files: u32,
+    root_keeps_all: bool,
     refused: Arc<Refused>,
     network: [tokio::task::AbortHandle; 2],
     main: Mutex<Option<u32>>,
@@ -42,7 +46,7 @@ pub struct NativeSandbox {
 
 impl NativeSandbox {
     /// Takes over a launched sandbox.
-    pub fn adopt(launched: Launched, open_files: u32, events: UnboundedSender<EngineEvent>) -> Result<Self, EngineError> {
+    pub fn adopt(launched: Launched, spec: &SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Self, EngineError> {
         let Launched { pidfd, control, wire, root, lease, cgroup } = launched;
         let refused = Arc::new(Refused::new(events));
         let network = serve(wire.resolver, wire.refusals, &refused).map_err(|e| EngineError::host("serve the sandbox's resolver", e))?;
@@ -55,7 +59,8 @@ impl NativeSandbox {
             cgroup,
             lease: Mutex::new(Some(lease)),
             base,
-            open_files,
+            open_files: spec.limits.open_files,
+            root_keeps_all: spec.unplugged.contains(&UnpluggedControl::Capabilities),
             refused,
             network,
             main: Mutex::default(),
@@ -73,7 +78,7 @@ impl NativeSandbox {
             uid: user.uid,
             gid: user.gid,
             groups: user.groups.clone(),
-            capabilities: capability::of_user(user.uid),
+            capabilities: if self.root_keeps_all && user.uid == 0 { capability::EVERY } else { capability::of_user(user.uid) },
             umask: UMASK,
             open_files: self.open_files.min(u32::try_from(process::hard_limit(7)).unwrap_or(u32::MAX)),
             terminal: process.terminal,
@@ -108,7 +113,8 @@ impl NativeSandbox {
     /// it executes anything.
     async fn exec_in(&self, group: &Cgroup, process: &ProcessSpec, stdio: &Stdio) -> Result<Process, EngineError> {
         let mut entrances = group.entrances()?;
-        let (gate_read, gate_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| EngineError::host("pipe", e))?;
+        let (gate_read, gate_write) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| EngineError::host("pipe", e))?;
         let tasks = entrances.tasks.pop();
         let mut spec = self.describe(process, false);
         spec.entry = if tasks.is_some() { Entry::Join } else { Entry::Gate };

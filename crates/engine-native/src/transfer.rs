@@ -27,7 +27,9 @@ pub fn run(root: &OwnedFd, base: u32, transfer: &Transfer) -> Result<TransferRep
             let (parent, name) = enter_target(root, target, &copier)?;
             let start = rustix::fs::CWD;
             let path = c_string(source)?;
-            copier.entry(start.as_fd(), &path, &parent, &name, 0).map_err(|e| EngineError::host(format!("copy {}", source.display()), e))?;
+            copier
+                .entry(start.as_fd(), &path, &parent, &name, 0)
+                .map_err(|e| EngineError::host(format!("copy {}", source.display()), e))?;
             Ok(copier.report)
         }
         Transfer::Out { source, target, most_bytes } => {
@@ -37,7 +39,9 @@ pub fn run(root: &OwnedFd, base: u32, transfer: &Transfer) -> Result<TransferRep
             let to = openat(rustix::fs::CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|e| EngineError::host(format!("open {}", parent.display()), e))?;
             let name = c_string(Path::new(target.file_name().unwrap_or_default()))?;
-            copier.entry(from.as_fd(), &from_name, &to, &name, 0).map_err(|e| EngineError::host(format!("copy {}", source.display()), e))?;
+            copier
+                .entry(from.as_fd(), &from_name, &to, &name, 0)
+                .map_err(|e| EngineError::host(format!("copy {}", source.display()), e))?;
             Ok(copier.report)
         }
     }

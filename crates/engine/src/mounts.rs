@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const O_PATH: i32 = 0o10_000_000;
+const O_NOFOLLOW: i32 = 0o400_000;
 
 /// A file or directory of the host, opened and checked.
 #[derive(Clone, Debug)]
@@ -86,6 +87,14 @@ impl MountSource {
         Ok(Self { fd: Arc::new(file.into()), path: real, is_directory: kind.is_dir() })
     }
 
+    /// A tree that Cofferdam itself made for this sandbox, wherever it is.
+    pub fn of_own(path: &Path) -> Result<Self, MountError> {
+        let error = |source| MountError::Open { path: path.to_owned(), source };
+        let file = File::options().read(true).custom_flags(O_PATH | O_NOFOLLOW).open(path).map_err(error)?;
+        let is_directory = file.metadata().map_err(error)?.is_dir();
+        Ok(Self { fd: Arc::new(file.into()), path: path.to_owned(), is_directory })
+    }
+
     /// The opened source (`O_PATH`).
     pub const fn fd(&self) -> &Arc<OwnedFd> {
         &self.fd
@@ -142,7 +151,22 @@ mod tests {
 
     #[test]
     fn dangerous_sources_are_refused() {
-        for path in ["/", "/proc", "/proc/self", "/sys", "/dev", "/dev/shm", "/root", "/etc", "/usr", "/run", "/var/run", "//", "/./", "/proc/1/root"] {
+        for path in [
+            "/",
+            "/proc",
+            "/proc/self",
+            "/sys",
+            "/dev",
+            "/dev/shm",
+            "/root",
+            "/etc",
+            "/usr",
+            "/run",
+            "/var/run",
+            "//",
+            "/./",
+            "/proc/1/root",
+        ] {
             if Path::new(path).exists() {
                 assert!(matches!(open(path), Err(MountError::Refused { .. })), "{path}");
             }

@@ -54,7 +54,9 @@ impl Output {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if !clients.is_empty() {
             let piece: Arc<[u8]> = bytes.into();
-            clients.retain(|client| !matches!(client.try_send((stream, Arc::clone(&piece))), Err(TrySendError::Full(_) | TrySendError::Disconnected(_))));
+            clients.retain(|client| {
+                !matches!(client.try_send((stream, Arc::clone(&piece))), Err(TrySendError::Full(_) | TrySendError::Disconnected(_)))
+            });
         }
     }
 }

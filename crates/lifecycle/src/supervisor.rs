@@ -135,22 +135,30 @@ pub struct Supervisor<'a> {
     data: &'a DataDir,
     engine: &'a dyn Engine,
     ready: Option<Box<dyn FnOnce() + 'a>>,
+    prepare: Option<Inspect<'a>>,
     keep_root: Option<Inspect<'a>>,
 }
 
-/// Looks at an ended sandbox before it is deleted.
+/// Does something with a sandbox before it runs, or when it has ended and is not deleted yet.
 pub type Inspect<'a> = Box<dyn FnOnce(Arc<dyn Sandbox>) -> std::pin::Pin<Box<dyn Future<Output = ()> + 'a>> + 'a>;
 
 impl<'a> Supervisor<'a> {
     /// For this data directory and engine.
     pub fn new(data: &'a DataDir, engine: &'a dyn Engine) -> Self {
-        Self { data, engine, ready: None, keep_root: None }
+        Self { data, engine, ready: None, prepare: None, keep_root: None }
     }
 
     /// Calls this once the main process runs and the control socket listens.
     #[must_use]
     pub fn on_ready(mut self, ready: impl FnOnce() + 'a) -> Self {
         self.ready = Some(Box::new(ready));
+        self
+    }
+
+    /// Calls this when the sandbox exists and nothing runs in it yet.
+    #[must_use]
+    pub fn on_created(mut self, prepare: Inspect<'a>) -> Self {
+        self.prepare = Some(prepare);
         self
     }
 
@@ -197,6 +205,9 @@ impl<'a> Supervisor<'a> {
                 return Err(error);
             }
         };
+        if let Some(prepare) = self.prepare.take() {
+            prepare(Arc::clone(&sandbox)).await;
+        }
         let output = Arc::new(Output::new(LogWriter::new(&directory.join("logs"), request.log_bytes)));
         let started = start(&*sandbox, &mut request, &output).await;
         let (process, pumps) = match started {
@@ -264,7 +275,15 @@ fn open_with_intent(database: &std::path::Path, record: &SandboxRecord, created:
 /// An event about a sandbox.
 pub fn event(record: &SandboxRecord, actor: &str, kind: &str, reason: Option<String>) -> NewEvent {
     let data = serde_json::Value::Null;
-    NewEvent { time: now(), actor: actor.to_owned(), subject: format!("sandbox:{}", record.id), kind: kind.to_owned(), rule: None, reason, data }
+    NewEvent {
+        time: now(),
+        actor: actor.to_owned(),
+        subject: format!("sandbox:{}", record.id),
+        kind: kind.to_owned(),
+        rule: None,
+        reason,
+        data,
+    }
 }
 
 async fn fail_start(record: &mut SandboxRecord, actor: &str, error: &SupervisorError, store: &Records) -> Result<(), SupervisorError> {
@@ -359,8 +378,9 @@ impl Running {
                 () = sleep(SETTLED) => {}
             }
         }
-        let _server = control::serve(&self.directory, &self.sandbox, &self.process, &self.output, self.defaults.clone(), self.sender.clone())
-            .map_err(|source| SupervisorError::Io { what: "open the control socket", source })?;
+        let _server =
+            control::serve(&self.directory, &self.sandbox, &self.process, &self.output, self.defaults.clone(), self.sender.clone())
+                .map_err(|source| SupervisorError::Io { what: "open the control socket", source })?;
         let started = event(record, &self.actor, "sandbox.started", None);
         let recorded = record.clone();
         store.run(move |store| store.sandbox_update(&recorded, &[started], Durability::Normal)).await?;
@@ -436,7 +456,8 @@ impl Running {
         }
         self.output.close();
         settle(&mut record, why, status, &observation);
-        let mut events = vec![event(&record, &self.actor, &format!("sandbox.{}", record.phase), record.reason.map(|r| r.name().to_owned()))];
+        let mut events =
+            vec![event(&record, &self.actor, &format!("sandbox.{}", record.phase), record.reason.map(|r| r.name().to_owned()))];
         events.extend(refusals(&record, &observation));
         let exit = record.clone();
         let commit = store.run(move |store| store.sandbox_update(&exit, &events, Durability::Full));

@@ -66,7 +66,13 @@ fn take_dead(path: &Path) -> Option<Option<std::os::fd::OwnedFd>> {
     lock::try_lock(&file, true).ok()?.then_some(Some(file))
 }
 
-async fn sweep_one(data: &DataDir, engine: &dyn Engine, store: &mut Store, record: SandboxRecord, swept: &mut Swept) -> Result<(), StoreError> {
+async fn sweep_one(
+    data: &DataDir,
+    engine: &dyn Engine,
+    store: &mut Store,
+    record: SandboxRecord,
+    swept: &mut Swept,
+) -> Result<(), StoreError> {
     let id = record.id;
     clean(engine, id, swept).await;
     let keep = record.kept;

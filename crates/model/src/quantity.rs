@@ -239,7 +239,15 @@ mod tests {
 
     #[test]
     fn bytes() {
-        let cases = [("512MiB", 512 << 20), ("2GiB", 2 << 30), ("1.5GiB", 3 << 29), ("100", 100), ("2g", 2 << 30), ("512M", 512 << 20), ("1kB", 1000)];
+        let cases = [
+            ("512MiB", 512 << 20),
+            ("2GiB", 2 << 30),
+            ("1.5GiB", 3 << 29),
+            ("100", 100),
+            ("2g", 2 << 30),
+            ("512M", 512 << 20),
+            ("1kB", 1000),
+        ];
         for (text, bytes) in cases {
             assert_eq!(text.parse::<Bytes>().map(Bytes::get), Ok(bytes), "{text}");
         }

@@ -21,6 +21,9 @@ pub const ROOT: u64 = CHOWN | DAC_OVERRIDE | FOWNER | KILL | SETGID | SETUID;
 /// What pid 1 holds: what it may hand on to uid 0, and the right to drop the rest.
 pub const PID_ONE: u64 = ROOT | SETPCAP;
 
+/// Every capability that there is: what a test gives to show that the bound is noticed.
+pub const EVERY: u64 = (1 << 41) - 1;
+
 /// What a process of this user holds. Every user but uid 0 holds nothing.
 pub const fn of_user(uid: u32) -> u64 {
     if uid == 0 { ROOT } else { 0 }

@@ -101,7 +101,15 @@ fn namespaces() -> Finding {
 }
 
 fn sysfs() -> Finding {
-    for path in ["/sys/kernel/uevent_helper", "/sys/kernel/security", "/sys/fs/bpf", "/sys/kernel/tracing", "/sys/kernel/debug", "/sys/firmware", "/sys/power/state"] {
+    for path in [
+        "/sys/kernel/uevent_helper",
+        "/sys/kernel/security",
+        "/sys/fs/bpf",
+        "/sys/kernel/tracing",
+        "/sys/kernel/debug",
+        "/sys/firmware",
+        "/sys/power/state",
+    ] {
         if Path::new(path).exists() && (fs::read_dir(path).is_ok_and(|mut e| e.next().is_some()) || fs::File::open(path).is_ok()) {
             return open(format!("{path} is there"));
         }

@@ -6,7 +6,10 @@ use std::fs;
 use std::path::Path;
 
 fn device_list() -> Finding {
-    const KNOWN: &[&str] = &["console", "empty", "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero", "mqueue"];
+    const KNOWN: &[&str] = &[
+        "console", "empty", "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero",
+        "mqueue",
+    ];
     let entries = fs::read_dir("/dev").into_iter().flatten().flatten();
     let foreign: Vec<String> =
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| !KNOWN.contains(&name.as_str())).collect();
@@ -82,7 +85,8 @@ fn abstract_socket() -> Finding {
 /// A file of the host that the runner made, world-readable, must not be visible.
 fn host_file() -> Finding {
     let Ok(path) = std::env::var("COFFERDAM_PROBE_HOST_FILE") else { return open("the runner did not name its file") };
-    let through_links = [path.clone(), format!("/proc/1/root{path}"), format!("/proc/self/root/../..{path}"), format!("/workspace/../..{path}")];
+    let through_links =
+        [path.clone(), format!("/proc/1/root{path}"), format!("/proc/self/root/../..{path}"), format!("/workspace/../..{path}")];
     let read = through_links.iter().find(|path| fs::read(path).is_ok());
     check(read.is_none(), format!("read through {read:?}"))
 }

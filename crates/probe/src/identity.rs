@@ -89,8 +89,10 @@ fn pid_one_survives() -> Finding {
 /// Nothing of the host's in the environment.
 fn environment() -> Finding {
     const KNOWN: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "LANG", "TERM", "COLUMNS", "LINES"];
-    let foreign: Vec<String> =
-        std::env::vars().map(|(name, _)| name).filter(|name| !KNOWN.contains(&name.as_str()) && !name.starts_with("COFFERDAM_PROBE")).collect();
+    let foreign: Vec<String> = std::env::vars()
+        .map(|(name, _)| name)
+        .filter(|name| !KNOWN.contains(&name.as_str()) && !name.starts_with("COFFERDAM_PROBE"))
+        .collect();
     check(foreign.is_empty(), format!("unexpected variables: {foreign:?}"))
 }
 

@@ -3,8 +3,8 @@
 use crate::event::append;
 use crate::{Durability, Store, StoreError};
 use cofferdam_model::{AttemptId, Name, NewEvent, Phase, Reason, SandboxId, Timestamp};
-use serde::{Deserialize, Serialize};
 use rusqlite::params;
+use serde::{Deserialize, Serialize};
 
 /// What is known of an attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,7 +44,8 @@ impl Store {
         self.write(Durability::Full, |transaction| {
             let query = "INSERT INTO attempt (id, task, phase, created_at, record) VALUES (?1, ?2, ?3, ?4, ?5) \
                          ON CONFLICT (id) DO UPDATE SET phase = excluded.phase, record = excluded.record";
-            let values = params![record.id.to_string(), record.task.as_str(), record.phase.name(), record.created_at.as_millisecond(), text];
+            let values =
+                params![record.id.to_string(), record.task.as_str(), record.phase.name(), record.created_at.as_millisecond(), text];
             transaction.execute(query, values)?;
             append(transaction, events)
         })
@@ -58,7 +59,8 @@ impl Store {
         let mut attempts = Vec::new();
         for text in rows {
             let text = text?;
-            attempts.push(serde_json::from_str(&text).map_err(|source| StoreError::Corrupt { id: text.chars().take(60).collect(), source })?);
+            attempts
+                .push(serde_json::from_str(&text).map_err(|source| StoreError::Corrupt { id: text.chars().take(60).collect(), source })?);
         }
         Ok(attempts)
     }

@@ -100,13 +100,7 @@ struct CloneArgs {
 /// Clones a child into new user, mount, pid, ipc and uts namespaces (the network namespace is the caller's current one,
 /// the cgroup namespace comes once it is attached). `control` is the child's end of a socket pair, `init` the program it
 /// will execute, `lease` a descriptor that it keeps open for as long as it lives.
-pub fn clone(
-    plan: &Plan,
-    control: BorrowedFd<'_>,
-    init: BorrowedFd<'_>,
-    lease: BorrowedFd<'_>,
-    cgroups: &Cgroups,
-) -> Result<Cloned> {
+pub fn clone(plan: &Plan, control: BorrowedFd<'_>, init: BorrowedFd<'_>, lease: BorrowedFd<'_>, cgroups: &Cgroups) -> Result<Cloned> {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: c_int = -1;
     let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
@@ -267,15 +261,7 @@ fn set_up(
 fn attach_root(plan: &Plan, root: c_int) -> StepResult {
     let nothing = std::ptr::null::<c_char>();
     raw!(Stage::AttachRoot, libc::SYS_mount, nothing, c"/".as_ptr(), nothing, libc::MS_REC | libc::MS_PRIVATE, nothing);
-    raw!(
-        Stage::AttachRoot,
-        libc::SYS_move_mount,
-        root,
-        c"".as_ptr(),
-        libc::AT_FDCWD,
-        plan.staging.as_ptr(),
-        MOVE_MOUNT_F_EMPTY_PATH
-    );
+    raw!(Stage::AttachRoot, libc::SYS_move_mount, root, c"".as_ptr(), libc::AT_FDCWD, plan.staging.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH);
     raw!(Stage::AttachRoot, libc::SYS_fchdir, root);
     Ok(())
 }
@@ -432,8 +418,8 @@ fn capabilities(keep: u64) -> StepResult {
     const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
     for capability in 0..64 {
         // SAFETY: constant arguments.
-        let dropped = keep & (1 << capability) != 0
-            || unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } == 0;
+        let dropped =
+            keep & (1 << capability) != 0 || unsafe { libc::syscall(libc::SYS_prctl, libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } == 0;
         if !dropped {
             break; // EINVAL: past the kernel's last capability
         }
@@ -459,15 +445,7 @@ fn filter(program: &[Instruction]) -> StepResult {
 fn execute() -> std::result::Result<std::convert::Infallible, (Stage, u32)> {
     let arguments = [c"cofferdam-init".as_ptr(), std::ptr::null()];
     let environment = [std::ptr::null::<c_char>()];
-    raw!(
-        Stage::Execute,
-        libc::SYS_execveat,
-        FIRST_FREE_FD,
-        c"".as_ptr(),
-        arguments.as_ptr(),
-        environment.as_ptr(),
-        libc::AT_EMPTY_PATH
-    );
+    raw!(Stage::Execute, libc::SYS_execveat, FIRST_FREE_FD, c"".as_ptr(), arguments.as_ptr(), environment.as_ptr(), libc::AT_EMPTY_PATH);
     Err((Stage::Execute, 0))
 }
 

@@ -40,8 +40,8 @@ struct Config {
 /// Attaches a file to a free loop device and returns the device and its path. The device is detached by the kernel
 /// when the last user (the descriptor, a mount) is gone.
 pub fn attach(file: BorrowedFd<'_>) -> Result<(OwnedFd, String)> {
-    let control = open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| Error::new("open /dev/loop-control", e))?;
+    let control =
+        open("/dev/loop-control", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| Error::new("open /dev/loop-control", e))?;
     for _ in 0..TRIES {
         // SAFETY: the ioctl takes no argument.
         let number = check(unsafe { i64::from(libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _)) }, "LOOP_CTL_GET_FREE")?;

@@ -91,14 +91,7 @@ pub fn set_attributes(mount: impl AsFd, attributes: u64, userns: Option<Borrowed
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a valid C string, the structure is valid for its stated size.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attribute,
-            size_of::<MountAttr>(),
-        )
+        libc::syscall(libc::SYS_mount_setattr, mount.as_fd().as_raw_fd(), c"".as_ptr(), flags, &raw const attribute, size_of::<MountAttr>())
     };
     check(result, if userns.is_some() { "mount_setattr(idmap)" } else { "mount_setattr" }).map(|_| ())
 }

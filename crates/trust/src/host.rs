@@ -129,7 +129,8 @@ fn fingerprint() -> u64 {
 fn remove_outdated(base: &Path, ready: &Path) {
     const SETTLED_SECONDS: u64 = 600;
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-        let old = entry.metadata().and_then(|m| m.modified()).is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() > SETTLED_SECONDS));
+        let old =
+            entry.metadata().and_then(|m| m.modified()).is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() > SETTLED_SECONDS));
         if entry.path() != ready && old {
             let _ = fs::remove_dir_all(entry.path());
         }

@@ -24,7 +24,10 @@ pub enum ToolchainError {
 }
 
 /// Never shown, whatever asks: system directories, homes, and what holds credentials.
-const NEVER: &[&str] = &["/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/media", "/mnt", "/proc", "/root", "/run", "/srv", "/sys", "/tmp", "/usr", "/var"];
+const NEVER: &[&str] = &[
+    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/media", "/mnt", "/proc", "/root", "/run", "/srv", "/sys", "/tmp", "/usr",
+    "/var",
+];
 const CREDENTIALS: &[&str] = &[".ssh", ".gnupg", ".aws", ".config", ".docker", ".kube", ".netrc"];
 
 impl Toolchain {

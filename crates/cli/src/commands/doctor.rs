@@ -1,4 +1,168 @@
-//! stub
+//! `cofferdam doctor`: every control of the security model, shown on a real sandbox, not looked up by version.
+
 use crate::args::{DoctorArgs, Global};
-use crate::exit::Failure;
-pub fn run(_g: Global, _a: &DoctorArgs) -> Result<std::process::ExitCode, Failure> { Err(Failure::usage("x")) }
+use crate::context::{Context, data_path};
+use crate::exit::{Failure, UNHEALTHY};
+use crate::output::{one, table};
+use cofferdam_engine::conformance::{Kit, Made, ProbeResult};
+use cofferdam_engine::{Engine, MountSource};
+use cofferdam_model::{Bytes, ImageRef};
+use std::path::Path;
+use std::process::ExitCode;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Enforced,
+    NotEnforceableHere,
+    Misconfigured,
+}
+
+#[derive(serde::Serialize)]
+struct Control {
+    control: &'static str,
+    state: State,
+    detail: String,
+}
+
+/// A control and the probes that show it at work.
+const SHOWN: &[(&str, &[&str])] = &[
+    ("seccomp", &["seccomp", "call-bpf", "call-io_uring_setup", "socket-vsock", "unshare", "foreign-entry"]),
+    ("capabilities", &["capabilities"]),
+    ("no_new_privs", &["no-new-privileges", "set-user-id", "become-root"]),
+    ("id range", &["id-range", "groups"]),
+    ("namespaces", &["namespaces", "own-processes", "propagation"]),
+    ("masked paths", &["masked-paths", "proc-cmdline", "kernel-settings", "sysfs"]),
+    ("devices", &["device-list", "device-node", "mount-flags", "terminals"]),
+    ("network rules", &["interfaces", "rules", "udp", "tcp-v4", "tcp-v6", "metadata", "dns"]),
+    ("process limit", &["process-limit"]),
+    ("pid 1", &["pid-1-closed", "pid-1-survives", "descriptors"]),
+];
+
+/// Checks; with `--fix` first mends what it can. Exit status 3 if something is misconfigured.
+pub fn run(global: Global, arguments: &DoctorArgs) -> Result<ExitCode, Failure> {
+    let mut controls = Vec::new();
+    if !rustix::process::geteuid().is_root() {
+        let detail = "this release makes sandboxes as root only: run it as root (sudo)".to_owned();
+        controls.push(Control { control: "privilege", state: State::Misconfigured, detail });
+        return report(&global, &controls);
+    }
+    if arguments.fix {
+        mend(&global)?;
+    }
+    let context = Context::open(global)?;
+    let mut store = context.store()?;
+    let swept = context.sweep(&mut store)?;
+    let state = if swept.left.is_empty() { State::Enforced } else { State::Misconfigured };
+    controls.push(Control { control: "nothing left behind", state, detail: format!("{} dead sandboxes were ended", swept.ended.len()) });
+    examine(&context, &mut controls)?;
+    report(&context.global, &controls)
+}
+
+/// The data directory's own permissions are what a user most often gets wrong.
+fn mend(global: &Global) -> Result<(), Failure> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = data_path(global);
+    if path.is_dir() {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+fn examine(context: &Context, controls: &mut Vec<Control>) -> Result<(), Failure> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(context.data.path())?.permissions().mode() & 0o777;
+    let (state, detail) = if mode == 0o700 {
+        (State::Enforced, format!("{} is its owner's alone", context.data.path().display()))
+    } else {
+        (State::Misconfigured, format!("{} has mode {mode:o}: doctor --fix makes it 700", context.data.path().display()))
+    };
+    controls.push(Control { control: "data directory", state, detail });
+    let engine = context.engine()?;
+    for (name, why) in engine.capabilities().missing {
+        let control = if name == "landlock" { "landlock" } else { "cgroup limits" };
+        controls.push(Control { control, state: State::NotEnforceableHere, detail: format!("{name}: {why}") });
+    }
+    let directory = context.data.path().join(format!("doctor-{}", std::process::id()));
+    std::fs::create_dir_all(&directory)?;
+    let program = directory.join("probe");
+    std::fs::copy("/proc/self/exe", &program)?;
+    let result = context.runtime.block_on(async {
+        let image = cofferdam_trust::resolve(&ImageRef::Host, context.data.path())?;
+        let probe = MountSource::open(&program, None, Path::new("/nonexistent"))?;
+        let mut kit = Kit::new(&engine, image, context.data.install(), directory.clone(), probe);
+        let namespaces = std::fs::read_link("/proc/self/ns/user")?.display().to_string();
+        kit.probe_environment = vec![format!("COFFERDAM_PROBE_NAMESPACES={namespaces}")];
+        show(&kit, controls).await;
+        Ok::<(), Failure>(())
+    });
+    std::fs::remove_dir_all(&directory)?;
+    result
+}
+
+async fn show(kit: &Kit<'_>, controls: &mut Vec<Control>) {
+    match probed(kit).await {
+        Ok(results) => controls.extend(SHOWN.iter().map(|(control, probes)| judge(control, probes, &results))),
+        Err(why) => controls.push(Control { control: "sandbox", state: State::Misconfigured, detail: why }),
+    }
+    let out_of_memory = limited(kit, Bytes::mebibytes(32), Bytes::mebibytes(8), "x=$(head -c 200000000 /dev/zero | tr '\\0' x)").await;
+    controls.push(match out_of_memory {
+        Ok(made) if made.observe().await.is_ok_and(|seen| seen.out_of_memory_kills > 0) => {
+            Control { control: "memory limit", state: State::Enforced, detail: "a process beyond it was killed, and told so".into() }
+        }
+        Ok(_) => Control { control: "memory limit", state: State::Misconfigured, detail: "a process went beyond it".into() },
+        Err(why) => Control { control: "memory limit", state: State::Misconfigured, detail: why },
+    });
+    let on_disk = limited(
+        kit,
+        Bytes::mebibytes(64),
+        Bytes::mebibytes(128),
+        "dd if=/dev/zero of=/tmp/f bs=1M count=200 2>/dev/null && exit 1; exit 0",
+    )
+    .await;
+    controls.push(match on_disk {
+        Ok(_) => Control { control: "disk limit", state: State::Enforced, detail: "a file beyond it met a full disk".into() },
+        Err(why) => Control { control: "disk limit", state: State::NotEnforceableHere, detail: why },
+    });
+}
+
+async fn probed(kit: &Kit<'_>) -> Result<Vec<ProbeResult>, String> {
+    let made = kit.sandbox(|_| {}).await?;
+    let results = made.probe(kit, None, true).await;
+    made.delete().await?;
+    results
+}
+
+async fn limited(kit: &Kit<'_>, memory: Bytes, disk: Bytes, script: &str) -> Result<Made, String> {
+    let made = kit.sandbox(|spec| (spec.limits.memory, spec.limits.disk) = (memory, Some(disk))).await?;
+    made.main(&["/bin/sh", "-c", script]).await?;
+    Ok(made)
+}
+
+fn judge(control: &'static str, probes: &[&str], results: &[ProbeResult]) -> Control {
+    let relevant: Vec<&ProbeResult> = results.iter().filter(|result| probes.contains(&result.probe.as_str())).collect();
+    match relevant.iter().find(|result| result.outcome == "open") {
+        Some(open) => Control { control, state: State::Misconfigured, detail: format!("{}: {}", open.probe, open.detail) },
+        None if relevant.len() < probes.len() => Control { control, state: State::Misconfigured, detail: "a probe did not answer".into() },
+        None => Control { control, state: State::Enforced, detail: format!("{} probes contained", relevant.len()) },
+    }
+}
+
+fn report(global: &Global, controls: &[Control]) -> Result<ExitCode, Failure> {
+    one(global.output, &controls, |out| {
+        let rows: Vec<Vec<String>> = controls
+            .iter()
+            .map(|control| {
+                let state = match control.state {
+                    State::Enforced => "enforced",
+                    State::NotEnforceableHere => "not enforceable here",
+                    State::Misconfigured => "misconfigured",
+                };
+                vec![control.control.to_owned(), state.to_owned(), control.detail.clone()]
+            })
+            .collect();
+        table(out, &["CONTROL", "STATE", "DETAIL"], &rows)
+    })?;
+    let sick = controls.iter().any(|control| control.state == State::Misconfigured);
+    Ok(ExitCode::from(if sick { UNHEALTHY } else { 0 }))
+}

@@ -100,8 +100,8 @@ pub fn base_environment(image: &VerifiedImage, user: &User, environment: &mut BT
 
 fn user_environment(arguments: &RunArgs, environment: &mut BTreeMap<String, String>) -> Result<(), Failure> {
     for path in &arguments.env_file {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Failure::new(FAILED, "io", format!("--env-file {}: {error}", path.display())))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| Failure::new(FAILED, "io", format!("--env-file {}: {error}", path.display())))?;
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             add_variable(line, environment)?;
         }
@@ -152,7 +152,8 @@ pub fn check_against_machine(limits: &Limits, machine: Machine) -> Result<(), Fa
         return Err(Failure::new(FAILED, "limit", message).remedy("ask for less"));
     }
     if limits.memory.get() < SMALLEST_MEMORY {
-        return Err(Failure::new(FAILED, "limit", format!("memory limit {} is too small to start a process", limits.memory)).remedy("give it 4MiB at least"));
+        return Err(Failure::new(FAILED, "limit", format!("memory limit {} is too small to start a process", limits.memory))
+            .remedy("give it 4MiB at least"));
     }
     if limits.cpus > machine.cpus {
         let message = format!("CPU limit {} is above this machine's {}", limits.cpus, machine.cpus);

@@ -77,7 +77,10 @@ fn hint(failure: Failure, program: &str) -> Failure {
     match toolchain::on_host(program) {
         Some(path) => {
             let directory = path.parent().and_then(std::path::Path::parent).map(|path| path.display().to_string()).unwrap_or_default();
-            failure.remedy(format!("the host has it at {}: show it with --toolchain {directory}, or by name (rust, node, python, go)", path.display()))
+            failure.remedy(format!(
+                "the host has it at {}: show it with --toolchain {directory}, or by name (rust, node, python, go)",
+                path.display()
+            ))
         }
         None => failure.remedy("check the name, or install it on the host"),
     }
@@ -100,7 +103,8 @@ pub fn is_pipe(fd: &OwnedFd) -> bool {
 }
 
 fn is_null(fd: &OwnedFd) -> bool {
-    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3))
+    fstat(fd)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3))
 }
 
 /// The first Ctrl-C stops, the second kills; other signals go to the main process; size changes to its terminal.
@@ -122,9 +126,9 @@ fn pass_signals(commands: &UnboundedSender<Command>, interactive: bool) -> Resul
     for kind in [SignalKind::quit(), SignalKind::user_defined1(), SignalKind::user_defined2()] {
         let mut received = signal(kind)?;
         let commands = commands.clone();
-        tokio::spawn(async move {
-            while received.recv().await.is_some() && commands.send(Command::Signal(kind.as_raw_value())).is_ok() {}
-        });
+        tokio::spawn(
+            async move { while received.recv().await.is_some() && commands.send(Command::Signal(kind.as_raw_value())).is_ok() {} },
+        );
     }
     if interactive {
         let mut resized = signal(SignalKind::window_change())?;

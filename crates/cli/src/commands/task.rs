@@ -1,7 +1,127 @@
-//! stub
-use crate::args::{TaskRunArgs, Global};
-use crate::exit::Failure;
+//! `cofferdam task`: attempts at tasks.
+
+use crate::args::{Global, TaskRunArgs};
+use crate::commands::request::{base_environment, check_against_machine};
+use crate::context::{Context, actor, random};
+use crate::exit::{FAILED, Failure, TIME_LIMIT};
+use crate::host::Machine;
+use crate::output::{age, one, table};
+use crate::toolchain;
+use cofferdam_lifecycle::data::now;
+use cofferdam_lifecycle::task::{self, Agent, Plan};
+use cofferdam_model::{AttemptId, Name, NetworkLevel, Phase, Task};
+use cofferdam_store::AttemptRecord;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-pub fn run(_g: Global, _a: &TaskRunArgs) -> Result<ExitCode, Failure> { Err(Failure::usage("x")) }
-pub fn validate(_g: Global, _a: &std::path::Path) -> Result<ExitCode, Failure> { Err(Failure::usage("x")) }
-pub fn list(_g: Global, _a: Option<&cofferdam_model::Name>) -> Result<ExitCode, Failure> { Err(Failure::usage("x")) }
+
+/// `task run`: exit status 0 for reward 1, 1 for less, 124 for a time-out.
+pub fn run(global: Global, arguments: &TaskRunArgs) -> Result<ExitCode, Failure> {
+    let agent = match (arguments.agent.as_str(), &arguments.agent_cmd) {
+        (_, Some(line)) => Agent::Command(line.clone()),
+        ("oracle", None) => Agent::Oracle,
+        ("nop", None) => Agent::Nop,
+        ("task", None) => Agent::Own,
+        (other, None) => {
+            return Err(Failure::usage(format!("agent {other:?} is not known")).remedy("use oracle, nop, task, or --agent-cmd 'COMMAND'"));
+        }
+    };
+    let context = Context::open(global)?;
+    let (task, base) = read(&arguments.task)?;
+    let record = attempt(&context, &task, &base, agent)?;
+    let row = [summary(&record)];
+    one(context.global.output, &record, |out| table(out, &HEAD, &row))?;
+    if let Some(detail) = &record.detail
+        && !context.global.quiet
+    {
+        eprintln!("cofferdam: {detail}");
+    }
+    Ok(ExitCode::from(match (record.phase, record.reward) {
+        (Phase::Timeout, _) => TIME_LIMIT,
+        (_, Some(reward)) if reward >= 1.0 => 0,
+        _ => FAILED,
+    }))
+}
+
+const HEAD: [&str; 7] = ["ATTEMPT", "TASK", "AGENT", "PHASE", "REWARD", "EXIT", "AGE"];
+
+fn summary(record: &AttemptRecord) -> Vec<String> {
+    let number = |code: Option<i32>| code.map_or_else(|| "-".to_owned(), |code| code.to_string());
+    vec![
+        record.id.short(),
+        record.task.to_string(),
+        record.agent.clone(),
+        record.phase.to_string(),
+        record.reward.map_or_else(|| "-".to_owned(), |reward| reward.to_string()),
+        format!("{}/{}", number(record.agent_exit_code), number(record.verify_exit_code)),
+        age(record.created_at, now()),
+    ]
+}
+
+/// `task validate`: the oracle must earn 1 and doing nothing 0.
+pub fn validate(global: Global, path: &Path) -> Result<ExitCode, Failure> {
+    let context = Context::open(global)?;
+    let (task, base) = read(path)?;
+    let oracle = attempt(&context, &task, &base, Agent::Oracle)?;
+    let nop = attempt(&context, &task, &base, Agent::Nop)?;
+    let sound = oracle.reward == Some(1.0) && nop.reward == Some(0.0);
+    let verdict = serde_json::json!({ "task": task.id, "sound": sound, "oracle": oracle.reward, "nop": nop.reward });
+    one(context.global.output, &verdict, |out| {
+        let word = if sound { "sound" } else { "NOT sound" };
+        writeln!(out, "{}: {word}: oracle {:?}, nop {:?}", task.id, oracle.reward, nop.reward)
+    })?;
+    for record in [&oracle, &nop] {
+        if !sound && let Some(detail) = &record.detail {
+            eprintln!("cofferdam: {}: {detail}", record.agent);
+        }
+    }
+    Ok(ExitCode::from(if sound { 0 } else { FAILED }))
+}
+
+/// `task list`.
+pub fn list(global: Global, task: Option<&Name>) -> Result<ExitCode, Failure> {
+    let context = Context::open(global)?;
+    let attempts = context.store()?.attempt_list(task)?;
+    let rows: Vec<Vec<String>> = attempts.iter().map(summary).collect();
+    one(context.global.output, &attempts, |out| table(out, &HEAD, &rows))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &Path) -> Result<(Task, PathBuf), Failure> {
+    let file = if path.is_dir() { path.join("task.yaml") } else { path.to_owned() };
+    let shown = file.display().to_string();
+    let text = std::fs::read_to_string(&file).map_err(|error| Failure::new(FAILED, "task", format!("{shown}: {error}")))?;
+    let task = Task::parse(&shown, &text).map_err(|error| Failure::new(FAILED, "task", error.to_string()))?;
+    let base = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((task, std::path::absolute(base)?))
+}
+
+fn attempt(context: &Context, task: &Task, base: &Path, agent: Agent) -> Result<AttemptRecord, Failure> {
+    for (place, level) in [("network", task.network), ("verify.network", task.verify.network)] {
+        if level != NetworkLevel::Isolated {
+            let message = format!("task {}: {place}: {level}: the gate that would permit anything is not in this release", task.id);
+            return Err(Failure::new(FAILED, "unsupported", message).remedy("use isolated"));
+        }
+    }
+    let engine = context.engine()?;
+    let mut image = cofferdam_trust::resolve(&task.image, context.data.path())?;
+    let mut environment = BTreeMap::new();
+    for name in &task.toolchains {
+        let (toolchain, variables) = toolchain::find(name)?;
+        image.add_toolchain(&toolchain);
+        environment.extend(variables);
+    }
+    base_environment(&image, &image.user(None)?, &mut environment);
+    let machine = Machine::read();
+    let mut limits = task.limits();
+    if task.limits.cpus.is_none() && limits.cpus > machine.cpus {
+        limits.cpus = machine.cpus;
+    }
+    check_against_machine(&limits, machine)?;
+    let id = AttemptId::from_random(random());
+    let plan = Plan { id, task: task.clone(), base: base.to_owned(), agent, image, environment, limits, actor: actor(), random };
+    let mut store = context.store()?;
+    let record = context.runtime.block_on(task::run(&context.data, &engine, &mut store, &plan))?;
+    context.sweep(&mut store)?;
+    Ok(record)
+}

@@ -5,7 +5,8 @@ use crate::EngineEvent;
 use crate::conformance::ProbeResult;
 
 fn all_contained(results: &[ProbeResult]) -> Verdict {
-    let open: Vec<String> = results.iter().filter(|r| r.outcome == "open").map(|r| format!("{} ({}): {}", r.probe, r.reference, r.detail)).collect();
+    let open: Vec<String> =
+        results.iter().filter(|r| r.outcome == "open").map(|r| format!("{} ({}): {}", r.probe, r.reference, r.detail)).collect();
     expect(open.is_empty(), || open.join("\n"))
 }
 

@@ -73,7 +73,12 @@ async fn links_swapped_meanwhile(kit: &Kit<'_>) -> Verdict {
 
 async fn copies_are_bounded(kit: &Kit<'_>) -> Verdict {
     let made = kit.sandbox(|_| {}).await?;
-    made.main(&["/bin/sh", "-c", "mkdir d; head -c 3000000 /dev/zero > d/large; echo x > d/small; truncate -s 1T d/sparse 2>/dev/null || true"]).await?;
+    made.main(&[
+        "/bin/sh",
+        "-c",
+        "mkdir d; head -c 3000000 /dev/zero > d/large; echo x > d/small; truncate -s 1T d/sparse 2>/dev/null || true",
+    ])
+    .await?;
     let target = kit.host_path("bounded");
     let transfer = Transfer::Out { source: "/workspace/d".into(), target: target.clone(), most_bytes: 1 << 20 };
     let report = made.sandbox.transfer(transfer).await.map_err(|e| e.to_string())?;
@@ -94,7 +99,8 @@ async fn mounts(kit: &Kit<'_>) -> Verdict {
             spec.mounts.push(Mount { source: rw, target: "/home/agent/deep/rw".into(), writable: true });
         })
         .await?;
-    let script = "cat /data/ro/file /home/agent/deep/rw/file; echo x > /data/ro/new 2>/dev/null || echo refused; echo x > /home/agent/deep/rw/new";
+    let script =
+        "cat /data/ro/file /home/agent/deep/rw/file; echo x > /data/ro/new 2>/dev/null || echo refused; echo x > /home/agent/deep/rw/new";
     let mut process = made.process(&["/bin/sh", "-c", script]);
     process.user = made.spec.image.user(Some("0")).map_err(|e| e.to_string())?;
     let ran = made.run(process, true, "").await?;

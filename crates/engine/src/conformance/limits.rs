@@ -15,7 +15,13 @@ async fn memory_is_reported(kit: &Kit<'_>) -> Verdict {
 
 async fn memory_files_are_charged(kit: &Kit<'_>) -> Verdict {
     let made = kit.sandbox(|spec| spec.limits.memory = Bytes::mebibytes(64)).await?;
-    let ran = made.main(&["/bin/sh", "-c", "head -c 60000000 /dev/zero > /dev/shm/f && head -c 60000000 /dev/zero > /tmp/f; ls -l /dev/shm /tmp | wc -c"]).await?;
+    let ran = made
+        .main(&[
+            "/bin/sh",
+            "-c",
+            "head -c 60000000 /dev/zero > /dev/shm/f && head -c 60000000 /dev/zero > /tmp/f; ls -l /dev/shm /tmp | wc -c",
+        ])
+        .await?;
     let used = made.observe().await?.usage.memory_bytes;
     made.delete().await?;
     expect(used <= 64 << 20, || format!("{used} bytes, {:?}", ran.status))

@@ -47,7 +47,9 @@ pub fn isolated() -> (&'static [u8], usize) {
     let (bytes, count) = BATCH.get_or_init(|| {
         let mut batch = Batch::new("wire");
         batch.chain("out", OUTPUT);
-        for rule in [own_refusals(), loopback_v4(), loopback_v6(), to_resolver(), from_resolver(), log(), reset(), Rule::default().prohibit()] {
+        for rule in
+            [own_refusals(), loopback_v4(), loopback_v6(), to_resolver(), from_resolver(), log(), reset(), Rule::default().prohibit()]
+        {
             batch.rule("out", &rule);
         }
         batch.finish()

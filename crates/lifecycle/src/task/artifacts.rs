@@ -44,6 +44,25 @@ pub async fn collect(sandbox: &dyn Sandbox, globs: &[String], target: &Path) -> 
     Ok(report)
 }
 
+/// Copies what matches any of the globs from a result that is on the host already.
+pub fn keep_from(result: &Path, globs: &[String], target: &Path) -> Result<TransferReport, CollectError> {
+    let mut report = TransferReport::default();
+    copy_matching(result, result, globs, target, &mut report).map_err(|source| CollectError::Io { path: target.to_owned(), source })?;
+    Ok(report)
+}
+
+fn copy_matching(root: &Path, directory: &Path, globs: &[String], target: &Path, report: &mut TransferReport) -> io::Result<()> {
+    each_match(root, directory, globs, report, &mut |path, relative, report| {
+        let kept = target.join(relative);
+        if let Some(parent) = kept.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        report.files += 1;
+        report.bytes += fs::copy(path, &kept)?;
+        Ok(())
+    })
+}
+
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -53,25 +72,34 @@ fn remove(path: &Path) -> io::Result<()> {
 
 /// Moves matching regular files from the staging copy to the target.
 fn keep_matching(root: &Path, directory: &Path, globs: &[String], target: &Path, report: &mut TransferReport) -> io::Result<()> {
+    each_match(root, directory, globs, report, &mut |path, relative, report| {
+        let kept = target.join(relative);
+        if let Some(parent) = kept.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        report.files += 1;
+        report.bytes += fs::metadata(path)?.len();
+        fs::rename(path, &kept)
+    })
+}
+
+type Keep<'a> = &'a mut dyn FnMut(&Path, &Path, &mut TransferReport) -> io::Result<()>;
+
+/// Visits regular files that match; links and the like that do are named as left out.
+fn each_match(root: &Path, directory: &Path, globs: &[String], report: &mut TransferReport, keep: Keep<'_>) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let path = entry.path();
-        let relative = path.strip_prefix(root).map_err(io::Error::other)?;
+        let relative = path.strip_prefix(root).map_err(io::Error::other)?.to_owned();
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            keep_matching(root, &path, globs, target, report)?;
-        } else if globs.iter().any(|glob| matches(glob, relative)) {
-            if !kind.is_file() {
+            each_match(root, &path, globs, report, keep)?;
+        } else if globs.iter().any(|glob| matches(glob, &relative)) {
+            if kind.is_file() {
+                keep(&path, &relative, report)?;
+            } else {
                 report.left_out.push(format!("{}: a link", relative.display()));
-                continue;
             }
-            let kept = target.join(relative);
-            if let Some(parent) = kept.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            report.files += 1;
-            report.bytes += entry.metadata()?.len();
-            fs::rename(&path, &kept)?;
         }
     }
     Ok(())

@@ -1,0 +1,88 @@
+//! The workspace of an attempt: `/workspace/.synth` read-only, `src`, `output`; `tests` while verifying only.
+
+use cofferdam_engine::{Directory, Mount, MountError, MountSource};
+use cofferdam_model::Task;
+use serde_json::json;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Where the workspace is inside.
+pub const WORKSPACE: &str = "/workspace";
+/// What of a result is never handed on.
+const NOT_PART_OF_A_RESULT: &[&str] = &[".synth", "solution", "tests"];
+
+/// Writes the task's description into a directory of the host and shows it read-only: a mount can be neither changed,
+/// renamed nor removed from inside.
+pub fn describe(task: &Task, attempt: &str, directory: &Path) -> Result<Mount, DescribeError> {
+    let error = |source| DescribeError::Io { path: directory.to_owned(), source };
+    fs::create_dir_all(directory).map_err(error)?;
+    let limits = task.limits();
+    let description = json!({
+        "version": 1,
+        "id": task.id,
+        "attempt": attempt,
+        "instruction": task.instruction,
+        "difficulty": task.difficulty,
+        "network": task.network,
+        "limits": limits,
+        "artifacts": task.artifacts,
+    });
+    let config = json!({ "workspace": WORKSPACE, "output": format!("{WORKSPACE}/output"), "logs": "/logs/agent" });
+    let files = [
+        ("task.json", pretty(&description)),
+        ("instruction.md", task.instruction.clone()),
+        ("tools.json", pretty(&json!({ "toolchains": task.toolchains }))),
+        ("config.yaml", cofferdam_model::yaml::write(&config).unwrap_or_default()),
+    ];
+    for (name, contents) in files {
+        fs::write(directory.join(name), contents).map_err(error)?;
+    }
+    Ok(Mount { source: MountSource::of_own(directory)?, target: format!("{WORKSPACE}/.synth").into(), writable: false })
+}
+
+/// Why a description could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DescribeError {
+    /// A file of the host.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The mount.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+}
+
+fn pretty(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// Directories that every sandbox of an attempt has.
+pub fn directories(owner: (u32, u32)) -> Vec<Directory> {
+    let directory = |path: &str, owner| Directory { path: path.into(), mode: 0o755, owner };
+    vec![
+        directory("/workspace/src", owner),
+        directory("/workspace/output", owner),
+        directory("/logs", (0, 0)),
+        directory("/logs/agent", owner),
+        directory("/logs/verifier", (0, 0)),
+    ]
+}
+
+/// Takes out of a copied result what the agent had no business to leave there.
+pub fn strip(result: &Path) -> io::Result<()> {
+    for name in NOT_PART_OF_A_RESULT {
+        let path = result.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&path)?,
+            Ok(_) => fs::remove_file(&path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

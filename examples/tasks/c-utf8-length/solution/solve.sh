@@ -1,0 +1,3 @@
+#!/bin/sh
+set -eu
+cp solution/utf8.c src/utf8.c

@@ -1,0 +1,85 @@
+//! What building and testing need beyond Rust, and how to get it.
+
+use crate::shell::{Step, command, output, run, succeeds, target};
+
+/// To build: a C compiler for the static target.
+const TO_BUILD: &[&str] = &["musl-tools"];
+/// To test: the tools that tests drive.
+const TO_TEST: &[&str] = &[
+    "busybox-static",
+    "e2fsprogs",
+    "file",
+    "gcc",
+    "gdb",
+    "git",
+    "make",
+    "musl-tools",
+    "nftables",
+    "perl",
+    "python3",
+    "sqlite3",
+    "strace",
+    "tmux",
+    "util-linux",
+    "xz-utils",
+];
+/// To compare with.
+const TO_BENCH: &[&str] = &["bubblewrap", "busybox-static", "crun", "docker.io", "hyperfine", "musl-tools"];
+
+/// Makes sure that the binary can be built.
+pub fn for_build() -> Step {
+    install(TO_BUILD)?;
+    rust_target()
+}
+
+/// Makes sure that the tests can run.
+pub fn for_tests() -> Step {
+    install(TO_TEST)?;
+    rust_target()
+}
+
+/// Makes sure that the comparison can run.
+pub fn for_bench() -> Step {
+    install(TO_BENCH)?;
+    rust_target()
+}
+
+fn rust_target() -> Step {
+    let target = target();
+    let sysroot = output(&["rustc", "--print", "sysroot"])?;
+    if std::path::Path::new(sysroot.trim()).join("lib/rustlib").join(&target).is_dir() {
+        return Ok(());
+    }
+    run(&["rustup", "target", "add", &target])
+}
+
+/// Installs Debian packages that are missing, or says how.
+fn install(wanted: &[&str]) -> Step {
+    let missing: Vec<&str> = wanted.iter().copied().filter(|package| !installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let line = format!("apt-get install -y --no-install-recommends {}", missing.join(" "));
+    if !succeeds(&["test", "-w", "/var/lib/dpkg"]) {
+        return Err(format!("packages are missing; as root: apt-get update && {line}"));
+    }
+    eprintln!("+ {line}");
+    let update = || run(&["apt-get", "update", "-qq"]);
+    let install = || {
+        let status = command(&["apt-get", "install", "-y", "-qq", "--no-install-recommends"])
+            .args(&missing)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdout(std::process::Stdio::null())
+            .status();
+        matches!(status, Ok(status) if status.success())
+    };
+    if install() {
+        return Ok(());
+    }
+    update()?;
+    if install() { Ok(()) } else { Err(format!("could not install; try: apt-get update && {line}")) }
+}
+
+fn installed(package: &str) -> bool {
+    succeeds(&["sh", "-c", &format!("dpkg-query -W -f '${{Status}}' {package} 2>/dev/null | grep -q 'ok installed'")])
+}
