@@ -17,7 +17,9 @@ fn main() {
     };
     let mut text = String::from("&[\n");
     for instruction in compile(&calls, arch) {
-        let _ = writeln!(text, "    Instruction::unpack({:#018x}),", instruction.pack());
+        let digits = format!("{:016x}", instruction.pack());
+        let parts: Vec<&str> = [0, 4, 8, 12].iter().map(|at| &digits[*at..at + 4]).collect();
+        let _ = writeln!(text, "    Instruction::unpack(0x{}),", parts.join("_"));
     }
     text.push_str("]\n");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("filter.rs");

@@ -1,7 +1,7 @@
 //! Everything that CI runs.
 
 use crate::packages;
-use crate::shell::{Step, binary, command, output, run, succeeds, target};
+use crate::shell::{self, Step, binary, command, output, succeeds, target};
 use crate::tidy;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -10,9 +10,9 @@ use std::process::Stdio;
 pub fn run_all() -> Result<(u64, u64), String> {
     packages::for_tests()?;
     tidy::run()?;
-    run(&["cargo", "fmt", "--all", "--check"])?;
-    run(&["cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
-    run(&["cargo", "build", "--release", "--package", "cofferdam-cli", "--target", &target()])?;
+    shell::run(&["cargo", "fmt", "--all", "--check"])?;
+    shell::run(&["cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    shell::run(&["cargo", "build", "--release", "--package", "cofferdam-cli", "--target", &target()])?;
     let size = output(&["sh", "-c", &format!("stat -c %s {}", binary().display())])?;
     eprintln!("{}: {} bytes", binary().display(), size.trim());
     tests()

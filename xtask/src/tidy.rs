@@ -32,6 +32,8 @@ const QUARANTINED: &[(&str, &[&str])] = &[
     ("jiff", &["model"]),
 ];
 
+const UNSAFE: &str = concat!("un", "safe ");
+const UNSAFE_BLOCK: &str = concat!("un", "safe {");
 const FORBIDDEN_NAMES: &[&str] = &["utils", "util", "helpers", "helper", "common", "misc", "manager"];
 const LONGEST_FILE: usize = 700;
 const WANTED_FILE: usize = 450;
@@ -117,7 +119,7 @@ fn check_rust(file: &str, text: &str, wrong: &mut Vec<String>) {
         wrong.push(format!("{file}: {} lines of tests: move them to a file of their own", lines.len() - at));
     }
     functions(file, body, wrong);
-    if !file.starts_with("crates/sys/") && body.iter().any(|line| line.trim_start().starts_with("unsafe ") || line.contains("unsafe {")) {
+    if !file.starts_with("crates/sys/") && body.iter().any(|line| line.trim_start().starts_with(UNSAFE) || line.contains(UNSAFE_BLOCK)) {
         wrong.push(format!("{file}: unsafe code belongs into crates/sys"));
     }
     if file.starts_with("crates/sys/") && !file.ends_with("build.rs") {
@@ -152,7 +154,7 @@ fn functions(file: &str, lines: &[&str], wrong: &mut Vec<String>) {
 fn unsafe_has_reasons(file: &str, lines: &[&str], wrong: &mut Vec<String>) {
     const NEAR: usize = 8;
     for (at, line) in lines.iter().enumerate() {
-        if line.contains("unsafe {") && !line.trim_start().starts_with("//") {
+        if line.contains(UNSAFE_BLOCK) && !line.trim_start().starts_with("//") {
             let near = &lines[at.saturating_sub(NEAR)..=at];
             if !near.iter().any(|line| line.contains("SAFETY:")) {
                 wrong.push(format!("{file}:{}: unsafe without a SAFETY line", at + 1));

@@ -26,7 +26,7 @@ pub struct Global {
     /// Print more.
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
-    /// No colours (also: NO_COLOR).
+    /// No colours (also: `NO_COLOR`).
     #[arg(long, global = true, help_heading = "Global options")]
     pub no_color: bool,
     /// Answer yes to every question.

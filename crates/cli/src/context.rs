@@ -41,7 +41,7 @@ impl Context {
     }
 
     /// The sandbox that a reference stands for.
-    pub fn find(&self, store: &mut Store, reference: &str) -> Result<SandboxRecord, Failure> {
+    pub fn find(store: &mut Store, reference: &str) -> Result<SandboxRecord, Failure> {
         match store.sandbox_find(reference)? {
             Match::One(record) => Ok(*record),
             Match::None => {

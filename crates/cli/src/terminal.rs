@@ -2,7 +2,6 @@
 
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
-use std::os::fd::AsFd;
 
 /// Raw mode until it is dropped.
 pub struct Raw {
@@ -35,9 +34,4 @@ pub fn is_interactive() -> bool {
 pub fn size() -> (u16, u16) {
     let size = tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(io::stdin())).ok();
     size.filter(|size| size.ws_row > 0).map_or((24, 80), |size| (size.ws_row, size.ws_col))
-}
-
-/// Whether progress may be drawn on standard error.
-pub fn shows_progress() -> bool {
-    isatty(io::stderr().as_fd())
 }

@@ -7,9 +7,9 @@ use std::path::Path;
 
 /// Ids in a range.
 pub const RANGE_IDS: u32 = 65_536;
-/// First id of the first range: 0x7000_0000 on is used by nobody (systemd's table of user ids, uids-gids).
+/// First id of the first range: `0x7000_0000` on is used by nobody (systemd's table of user ids, uids-gids).
 const FIRST_ID: u32 = 0x7000_0000;
-/// Ranges below 0x7FFF_0000, where other reservations begin.
+/// Ranges below `0x7FFF_0000`, where other reservations begin.
 const RANGES: u32 = 0x0FFF;
 
 /// A leased range. It is free again when every duplicate of `fd` is closed: the supervisor's and the one that pid 1 of

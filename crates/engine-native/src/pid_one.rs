@@ -33,8 +33,11 @@ pub struct Spawned {
     exit: watch::Receiver<Option<ExitStatus>>,
 }
 
+/// Pidfd and terminal of a new process.
+type SpawnReply = Result<(OwnedFd, Option<OwnedFd>), EngineError>;
+
 struct Entry {
-    spawned: Option<oneshot::Sender<Result<(OwnedFd, Option<OwnedFd>), EngineError>>>,
+    spawned: Option<oneshot::Sender<SpawnReply>>,
     executed: Option<oneshot::Sender<Result<(), EngineError>>>,
     exit: watch::Sender<Option<ExitStatus>>,
     program: String,

@@ -141,7 +141,7 @@ impl NativeSandbox {
 }
 
 fn check_command(process: &ProcessSpec) -> Result<(), EngineError> {
-    /// The kernel's own bound on one string (MAX_ARG_STRLEN) and ours on all of them.
+    /// The kernel's own bound on one string (`MAX_ARG_STRLEN`) and ours on all of them.
     const LONGEST_STRING: usize = 131_071;
     const LARGEST_TOTAL: usize = 2 << 20;
     let invalid = |why: &str| Err(EngineError::Invalid { what: "command".into(), why: why.into() });

@@ -1,5 +1,5 @@
 //! Files in and out, from the host's side. Inside paths are resolved by the kernel within the sandbox's root
-//! (`openat2` with RESOLVE_IN_ROOT and no magic links), one component after the other from an open directory, so a
+//! (`openat2` with `RESOLVE_IN_ROOT` and no magic links), one component after the other from an open directory, so a
 //! workload that swaps a directory for a link while we copy leads us nowhere but into its own root.
 
 use cofferdam_engine::{EngineError, Transfer, TransferReport};

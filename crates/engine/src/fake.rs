@@ -6,7 +6,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use cofferdam_model::SandboxId;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
@@ -28,7 +28,7 @@ pub enum Script {
 #[derive(Debug)]
 pub struct FakeEngine {
     script: Script,
-    alive: Arc<Mutex<HashMap<SandboxId, ()>>>,
+    alive: Arc<Mutex<HashSet<SandboxId>>>,
 }
 
 impl FakeEngine {
@@ -50,19 +50,19 @@ impl Engine for FakeEngine {
     }
 
     async fn create(&self, spec: SandboxSpec, _events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {
-        self.alive.lock().unwrap_or_else(PoisonError::into_inner).insert(spec.id, ());
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner).insert(spec.id);
         Ok(Arc::new(FakeSandbox { id: spec.id, script: self.script, alive: Arc::clone(&self.alive), exit: watch::channel(None).0 }))
     }
 
     async fn sweep(&self, id: SandboxId) -> Result<bool, EngineError> {
-        Ok(self.alive.lock().unwrap_or_else(PoisonError::into_inner).remove(&id).is_some())
+        Ok(self.alive.lock().unwrap_or_else(PoisonError::into_inner).remove(&id))
     }
 }
 
 struct FakeSandbox {
     id: SandboxId,
     script: Script,
-    alive: Arc<Mutex<HashMap<SandboxId, ()>>>,
+    alive: Arc<Mutex<HashSet<SandboxId>>>,
     exit: watch::Sender<Option<ExitStatus>>,
 }
 

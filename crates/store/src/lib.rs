@@ -1,4 +1,4 @@
-//! The records: SQLite, one file per noun.
+//! The records: `SQLite`, one file per noun.
 //!
 //! Invariants: every change is one transaction that also writes its events; acknowledged means committed with
 //! `synchronous=FULL`; nothing here knows an engine or evaluates a policy. Start reading at [`Store`].

@@ -15,7 +15,7 @@ const CTRL_Q: u8 = 0x11;
 pub fn run(global: Global, reference: &str) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
     let mut store = context.store()?;
-    let record = context.find(&mut store, reference)?;
+    let record = Context::find(&mut store, reference)?;
     let client = context.connect(&record)?;
     client.send(&Request::Attach, &[])?;
     let raw = if terminal::is_interactive() { Some(Raw::enter()?) } else { None };

@@ -30,7 +30,7 @@ pub fn run(global: Global, arguments: &CpArgs) -> Result<ExitCode, Failure> {
         }
         _ => return Err(Failure::usage("one of the two must be SANDBOX:PATH, the other a path of the host")),
     };
-    let record = context.find(&mut store, &reference)?;
+    let record = Context::find(&mut store, &reference)?;
     match context.connect(&record)?.ask(&request)? {
         Reply::Copied(report) => {
             for entry in &report.left_out {

@@ -17,7 +17,7 @@ pub fn run(global: Global, arguments: &EventsArgs) -> Result<ExitCode, Failure> 
     let context = Context::open(global)?;
     let mut store = context.store()?;
     let subject = match &arguments.sandbox {
-        Some(reference) => Some(format!("sandbox:{}", context.find(&mut store, reference)?.id)),
+        Some(reference) => Some(format!("sandbox:{}", Context::find(&mut store, reference)?.id)),
         None => None,
     };
     let mut filter = EventFilter { after: 0, subject, limit: 0 };

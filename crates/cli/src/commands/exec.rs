@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 pub fn run(global: Global, arguments: ExecArgs) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
     let mut store = context.store()?;
-    let record = context.find(&mut store, &arguments.sandbox)?;
+    let record = Context::find(&mut store, &arguments.sandbox)?;
     let client = context.connect(&record)?;
     let mut environment = BTreeMap::new();
     for entry in &arguments.env {

@@ -23,7 +23,7 @@ pub fn run(global: Global, arguments: &SandboxesArg) -> Result<ExitCode, Failure
     let mut store = context.store()?;
     let mut all = Vec::new();
     for reference in &arguments.sandboxes {
-        let record = context.find(&mut store, reference)?;
+        let record = Context::find(&mut store, reference)?;
         let client = Client::connect(&context.data.sandbox(record.id)).ok();
         let now = client.and_then(|client| match client.ask(&Request::Observe) {
             Ok(Reply::Observed(observation)) => Some(observation),

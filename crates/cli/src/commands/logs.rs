@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub fn run(global: Global, arguments: &LogsArgs) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
     let mut store = context.store()?;
-    let mut record = context.find(&mut store, &arguments.sandbox)?;
+    let mut record = Context::find(&mut store, &arguments.sandbox)?;
     if record.removed_at.is_some() {
         return Err(Failure::new(FAILED, "removed", format!("the logs of sandbox {} were removed with it", record.id.short()))
             .remedy("run it with --name or --keep to keep them"));

@@ -17,7 +17,7 @@ pub fn run(global: Global, arguments: &RmArgs) -> Result<ExitCode, Failure> {
     let mut store = context.store()?;
     context.sweep(&mut store)?;
     for reference in &arguments.which.sandboxes {
-        let mut record = context.find(&mut store, reference)?;
+        let mut record = Context::find(&mut store, reference)?;
         if !record.phase.is_final() {
             if !arguments.force {
                 let message = format!("sandbox {} is {}", record.id.short(), record.phase);

@@ -32,7 +32,7 @@ fn ask_all(global: Global, which: &SandboxesArg, request: &Request, until_ended:
     let context = Context::open(global)?;
     let mut store = context.store()?;
     for reference in &which.sandboxes {
-        let record = context.find(&mut store, reference)?;
+        let record = Context::find(&mut store, reference)?;
         if until_ended && record.phase.is_final() {
             continue;
         }

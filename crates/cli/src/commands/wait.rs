@@ -25,7 +25,7 @@ pub fn run(global: Global, arguments: &SandboxesArg) -> Result<ExitCode, Failure
     let mut store = context.store()?;
     let mut ended = Vec::new();
     for reference in &arguments.sandboxes {
-        let record = context.find(&mut store, reference)?;
+        let record = Context::find(&mut store, reference)?;
         let record = until_final(&context, &mut store, record)?;
         if context.global.output == Form::Table {
             println!("{}", record.exit_code.map_or_else(|| record.phase.to_string(), |code| code.to_string()));

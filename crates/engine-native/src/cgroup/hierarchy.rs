@@ -111,6 +111,7 @@ impl Hierarchies {
 
     /// The one hierarchy that an exec'd process has a group in: version 1's of processes, which it can enter without
     /// waiting, else version 2's.
+    #[must_use]
     pub fn for_exec(&self) -> Self {
         let pids: Vec<_> = self.one.iter().filter(|(controller, _)| *controller == Controller::Pids).cloned().collect();
         let two = if pids.is_empty() { self.two.clone() } else { None };

@@ -6,9 +6,7 @@ use cofferdam_engine::conformance::checks;
 fn run(name: &str) {
     let check = checks().into_iter().find(|check| check.name == name).expect("the check exists");
     let verdict = with_kit(async |kit| (check.run)(kit).await);
-    if let Err(why) = verdict {
-        panic!("{name}: {why}");
-    }
+    assert!(verdict.is_ok(), "{name}: {verdict:?}");
 }
 
 macro_rules! suite {

@@ -21,7 +21,7 @@ pub const PIDS: u32 = 64;
 /// Where the program `probe` is inside.
 pub const PROBE_PATH: &str = "/opt/probe";
 /// Longest that a process of a check may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The surroundings of a check.
 pub struct Kit<'a> {

@@ -1,5 +1,7 @@
 //! The smallest resolver: every name is NXDOMAIN (RFC 1035 section 4.1.1, response code 3).
 
+use std::fmt::Write;
+
 const HEADER_BYTES: usize = 12;
 const LONGEST_NAME: usize = 255;
 
@@ -51,7 +53,9 @@ fn read_name(message: &[u8], mut at: usize) -> Option<(String, usize)> {
             match byte {
                 b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => name.push(char::from(*byte)),
                 b'A'..=b'Z' => name.push(char::from(byte.to_ascii_lowercase())),
-                other => name.push_str(&format!("\\{other:03}")),
+                other => {
+                    let _ = write!(name, "\\{other:03}");
+                }
             }
         }
         at += length;

@@ -16,7 +16,7 @@ const COPY_PACKET: u8 = 2;
 pub struct Refusal {
     /// Where it was to go.
     pub destination: IpAddr,
-    /// IP protocol number (6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6).
+    /// IP protocol number (6 TCP, 17 UDP, 1 ICMP, 58 `ICMPv6`).
     pub protocol: u8,
     /// Destination port for TCP and UDP, else 0.
     pub port: u16,

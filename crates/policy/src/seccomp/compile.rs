@@ -65,8 +65,8 @@ pub(super) const JUMP_EQUAL: u16 = 0x15;
 pub(super) const JUMP_AT_LEAST: u16 = 0x35;
 pub(super) const RETURN: u16 = 0x06;
 pub(super) const RETURN_ALLOW: u32 = 0x7FFF_0000;
-pub(super) const RETURN_EPERM: u32 = 0x0005_0000 | 1;
-pub(super) const RETURN_ENOSYS: u32 = 0x0005_0000 | 38;
+pub(super) const RETURN_EPERM: u32 = 0x0005_0001;
+pub(super) const RETURN_ENOSYS: u32 = 0x0005_0026;
 pub(super) const RETURN_KILL: u32 = 0x8000_0000;
 
 const OFFSET_NUMBER: u32 = 0;

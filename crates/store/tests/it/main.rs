@@ -1,4 +1,5 @@
 //! The records, against a real database file.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use cofferdam_model::{Difficulty, ImageRef, NetworkLevel, NewEvent, Phase, Reason, SandboxId, SandboxRecord, Timestamp};
 use cofferdam_store::{Durability, EventFilter, Match, Store, StoreError};
