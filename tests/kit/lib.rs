@@ -1,1 +1,180 @@
-//! stub
+//! What end-to-end tests work with: the released binary on a data directory of its own, and a look at what is left.
+//!
+//! Nothing here knows how Cofferdam works inside; it drives the binary only.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest that a host may take to let go of what a sandbox had.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A data directory for one test. When it is dropped, nothing of it may be left on the host.
+pub struct Home {
+    directory: tempfile::TempDir,
+    program: PathBuf,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit status; -1 if a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Home {
+    /// A new one.
+    ///
+    /// # Panics
+    /// Without root, or without the binary.
+    pub fn new() -> Self {
+        let directory = match tempfile::Builder::new().prefix("cofferdam-e2e").tempdir_in("/var/tmp") {
+            Ok(directory) => directory,
+            Err(error) => fail(&format!("no directory: {error}")),
+        };
+        Self { directory, program: program() }
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// A place for files of the test.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The binary with this data directory, not started yet.
+    pub fn command<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(words).env("COFFERDAM_DATA_DIR", self.data()).env_remove("NO_COLOR").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the binary.
+    pub fn run<S: AsRef<OsStr>>(&self, words: &[S]) -> Ended {
+        ended(&mut self.command(words))
+    }
+
+    /// Runs it and expects success; returns its output.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn ok<S: AsRef<OsStr> + std::fmt::Debug>(&self, words: &[S]) -> String {
+        let ended = self.run(words);
+        assert_eq!(ended.code, 0, "{words:?}: {ended:?}");
+        ended.out
+    }
+
+    /// The install id, once there is one.
+    fn install(&self) -> Option<String> {
+        fs::read_to_string(self.data().join("install-id")).ok().map(|id| id.trim().to_owned())
+    }
+
+    /// What of this data directory is on the host: cgroups, processes in them, loop devices, sandbox directories.
+    pub fn residue(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        if let Some(install) = self.install() {
+            find(Path::new("/sys/fs/cgroup"), &install, &mut found, 0);
+        }
+        for entry in fs::read_dir(self.data().join("sandboxes")).into_iter().flatten().flatten() {
+            found.insert(entry.path().display().to_string());
+        }
+        for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+            let backing = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
+            if backing.contains(&self.directory.path().display().to_string()) {
+                found.insert(backing.trim().to_owned());
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        found.extend(mounts.lines().filter(|line| line.contains("cofferdam")).map(str::to_owned));
+        found
+    }
+
+    /// Waits until nothing is left.
+    ///
+    /// # Panics
+    /// If something stays.
+    pub fn assert_clean(&self) {
+        let begun = Instant::now();
+        loop {
+            let left = self.residue();
+            if left.is_empty() {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "left behind: {left:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_clean();
+        }
+    }
+}
+
+fn find(directory: &Path, install: &str, found: &mut BTreeSet<String>, depth: u32) {
+    const DEEPEST: u32 = 6;
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if depth < DEEPEST && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let path = entry.path();
+            if path.to_string_lossy().contains(install) {
+                found.insert(path.display().to_string());
+            }
+            find(&path, install, found, depth + 1);
+        }
+    }
+}
+
+fn program() -> PathBuf {
+    let target = format!("target/{}-unknown-linux-musl/release/cofferdam", std::env::consts::ARCH);
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(target);
+    let path = std::env::var_os("COFFERDAM_BIN").map_or(built, PathBuf::from);
+    if path.is_file() { path } else { fail(&format!("{} is missing: cargo xtask test builds it", path.display())) }
+}
+
+/// Runs any command to its end.
+pub fn ended(command: &mut Command) -> Ended {
+    match command.output() {
+        Ok(output) => Ended {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        },
+        Err(error) => fail(&format!("{command:?}: {error}")),
+    }
+}
+
+/// Waits until something is so.
+///
+/// # Panics
+/// If it does not come to be.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "it did not come to be: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[expect(clippy::panic, reason = "a test that cannot begin has failed")]
+fn fail(why: &str) -> ! {
+    panic!("{why}")
+}

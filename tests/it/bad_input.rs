@@ -1,0 +1,85 @@
+//! Bad input: a one-line error that names the thing and the remedy, the documented exit status, nothing left.
+
+use cofferdam_tests::Home;
+use std::os::unix::fs::chown;
+
+#[test]
+fn each_is_one_line_with_a_remedy() {
+    let home = Home::new();
+    home.ok(&["run", "--", "true"]);
+    let data = home.data().display().to_string();
+    let into_data = format!("{data}:/x");
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["run", "--image", "/no/such", "true"], 125, "/no/such"),
+        (&["run", "--image", "/var/empty-of-programs", "true"], 125, "image directory"),
+        (&["run", "--image", "registry.example/x:1", "true"], 125, "registry.example/x:1"),
+        (&["run", "-v", "/:/x", "true"], 125, "the whole host"),
+        (&["run", "-v", "/proc:/x", "true"], 125, "/proc"),
+        (&["run", "-v", "/sys:/x", "true"], 125, "/sys"),
+        (&["run", "-v", "/dev:/x", "true"], 125, "/dev"),
+        (&["run", "-v", "/root:/x", "true"], 125, "home directory"),
+        (&["run", "-v", &into_data, "true"], 125, "data directory"),
+        (&["run", "-v", "/no/such:/x", "true"], 125, "/no/such"),
+        (&["run", "-v", "nonsense", "true"], 125, "SRC:DST"),
+        (&["run", "-v", "/srv:relative", "true"], 125, "SRC:DST"),
+        (&["run", "-m", "900TiB", "true"], 125, "above this machine's"),
+        (&["run", "--cpus", "4000", "true"], 125, "above this machine's"),
+        (&["run", "-m", "1KiB", "true"], 125, "too small"),
+        (&["run", "--network", "full_web", "true"], 125, "full_web"),
+        (&["run", "--engine", "docker", "true"], 125, "docker"),
+        (&["run", "-u", "nosuchuser", "true"], 125, "nosuchuser"),
+        (&["run", "-u", "-1", "true"], 2, ""),
+        (&["run", "-u", "4294967296", "true"], 125, "4294967296"),
+        (&["run", "-w", "relative", "true"], 125, "absolute path"),
+        (&["run", "-w", "/a/../../b", "true"], 126, "/a/../../b"),
+        (&["run", "--toolchain", "cobol", "true"], 125, "cobol"),
+        (&["run", "--toolchain", "/root", "true"], 125, "/root"),
+        (&["run", "-e", "=x", "true"], 125, "KEY=VALUE"),
+        (&["run", "--env-file", "/no/such", "true"], 125, "/no/such"),
+        (&["task", "run", "/no/such"], 125, "/no/such"),
+        (&["stop", "nosuch"], 1, "nosuch"),
+        (&["exec", "nosuch", "true"], 125, "nosuch"),
+        (&["kill", "-s", "NOSUCH", "x"], 2, "NOSUCH"),
+    ];
+    for (words, code, named) in cases {
+        let ended = home.run(words);
+        assert_eq!(ended.code, *code, "{words:?}: {ended:?}");
+        assert!(ended.err.contains(named), "{words:?}: {ended:?}");
+        if *code != 2 {
+            assert_eq!(ended.err.lines().count(), 1, "{words:?}: {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn errors_are_structured_on_request() {
+    let home = Home::new();
+    let ended = home.run(&["inspect", "nothing", "-o", "json"]);
+    let error: serde_json::Value = serde_json::from_str(&ended.err).expect("JSON");
+    assert_eq!(error["error"]["code"], "not_found");
+    assert!(error["error"]["remedy"].as_str().is_some_and(|remedy| remedy.contains("ps -a")));
+}
+
+#[test]
+fn another_users_data_directory() {
+    let home = Home::new();
+    std::fs::create_dir(home.data()).expect("made");
+    chown(home.data(), Some(65534), None).expect("owned");
+    let ended = home.run(&["run", "--", "true"]);
+    assert!(ended.code == 125 && ended.err.contains("belongs to user nobody") && ended.err.lines().count() == 1, "{ended:?}");
+    chown(home.data(), Some(0), None).expect("owned");
+}
+
+#[test]
+fn a_corrupt_database_is_not_replaced() {
+    let home = Home::new();
+    home.ok(&["run", "--", "true"]);
+    let database = home.data().join("cofferdam.db");
+    for name in ["cofferdam.db-wal", "cofferdam.db-shm"] {
+        let _ = std::fs::remove_file(home.data().join(name));
+    }
+    std::fs::write(&database, vec![0x55; 8192]).expect("written");
+    let ended = home.run(&["run", "--", "true"]);
+    assert!(ended.code == 125 && ended.err.contains("database"), "{ended:?}");
+    assert_eq!(std::fs::read(&database).expect("there"), vec![0x55; 8192]);
+}

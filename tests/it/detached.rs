@@ -1,0 +1,128 @@
+//! Detached sandboxes and the commands on them.
+
+use cofferdam_tests::{Home, eventually};
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).expect("JSON")
+}
+
+#[test]
+fn a_life() {
+    let home = Home::new();
+    let id = home.ok(&["run", "-d", "--name", "web", "-l", "team=a", "--", "sh", "-c", "echo started; echo problem >&2; sleep 600"]);
+    let id = id.trim();
+    assert_eq!(id.len(), 32);
+    let listed = json(&home.ok(&["ps", "-o", "json"]));
+    assert_eq!((listed[0]["name"].as_str(), listed[0]["phase"].as_str()), (Some("web"), Some("running")));
+    assert_eq!(json(&home.ok(&["ps", "-o", "json", "-l", "team=b"])), Value::Array(vec![]));
+    assert_eq!(home.ok(&["exec", "web", "--", "hostname"]), "web\n");
+    assert_eq!(home.run(&["exec", &id[..6], "sh", "-c", "exit 5"]).code, 5);
+    assert_eq!(home.run(&["exec", "web", "no-such-program"]).code, 127);
+    assert_eq!(home.run(&["exec", "--timeout", "200ms", "web", "sleep", "60"]).code, 124);
+    eventually("the log is written", || home.run(&["logs", "web"]).out == "started\n");
+    assert_eq!(home.run(&["logs", "web"]).err, "problem\n");
+    let inspected = json(&home.ok(&["inspect", "web"]));
+    assert!(inspected["now"]["usage"]["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{inspected}");
+    home.ok(&["pause", "web"]);
+    home.ok(&["resume", "web"]);
+    home.ok(&["stop", "--grace", "1s", "web"]);
+    let record = json(&home.ok(&["inspect", "web"]));
+    assert_eq!((record["phase"].as_str(), record["reason"].as_str()), (Some("failed"), Some("stopped")));
+    assert_eq!(home.ok(&["logs", "web"]), "started\n");
+    home.ok(&["rm", "web"]);
+    assert_eq!(home.run(&["logs", id]).code, 1, "its bytes are gone");
+    assert_eq!(json(&home.ok(&["inspect", id]))["phase"], "failed", "its record stays");
+}
+
+#[test]
+fn wait_gives_the_exit_status() {
+    let home = Home::new();
+    home.ok(&["run", "-d", "--name", "a", "--", "sh", "-c", "sleep 0.3; exit 3"]);
+    home.ok(&["run", "-d", "--name", "b", "--", "true"]);
+    assert_eq!(home.ok(&["wait", "a", "b"]), "3\n0\n");
+    home.ok(&["rm", "a", "b"]);
+}
+
+#[test]
+fn files_in_and_out() {
+    let home = Home::new();
+    home.ok(&["run", "-d", "--name", "box", "--", "sleep", "600"]);
+    let (source, target) = (home.path("in"), home.path("out"));
+    std::fs::create_dir_all(source.join("deep")).expect("made");
+    std::fs::write(source.join("deep/file"), "payload").expect("written");
+    let source = source.display().to_string();
+    home.ok(&["cp", &source, "box:/workspace/here"]);
+    assert_eq!(home.ok(&["exec", "box", "--", "sh", "-c", "cat here/deep/file; stat -c :%U here/deep/file"]), "payload:agent\n");
+    home.ok(&["cp", "box:/workspace/here", &target.display().to_string()]);
+    assert_eq!(std::fs::read_to_string(target.join("deep/file")).expect("copied"), "payload");
+    assert_eq!(home.run(&["cp", "a", "b"]).code, 2);
+    home.ok(&["rm", "-f", "box"]);
+}
+
+#[test]
+fn names_are_unique_until_they_are_removed() {
+    let home = Home::new();
+    home.ok(&["run", "-d", "--name", "one", "--", "sleep", "600"]);
+    let second = home.run(&["run", "-d", "--name", "one", "--", "sleep", "600"]);
+    assert!(second.code == 125 && second.err.contains("name \"one\" is in use"), "{second:?}");
+    assert_eq!(home.run(&["rm", "one"]).code, 1, "it runs");
+    home.ok(&["rm", "-f", "one"]);
+    home.ok(&["run", "--name", "one", "--", "true"]);
+    home.ok(&["rm", "one"]);
+}
+
+#[test]
+fn start_errors_reach_the_caller() {
+    let home = Home::new();
+    let ended = home.run(&["run", "-d", "--", "no-such-program"]);
+    assert!(ended.code == 127 && ended.err.contains("no-such-program"), "{ended:?}");
+}
+
+#[test]
+fn attach_shows_output_and_the_exit_status() {
+    let home = Home::new();
+    home.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "talk",
+        "--",
+        "sh",
+        "-c",
+        "while [ ! -e /tmp/go ]; do sleep 0.05; done; echo out; echo err >&2; exit 4",
+    ]);
+    let child = home
+        .command(&["attach", "talk"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("started");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    home.ok(&["exec", "talk", "touch", "/tmp/go"]);
+    let output = child.wait_with_output().expect("ended");
+    assert_eq!((output.status.code(), &output.stdout[..], &output.stderr[..]), (Some(4), &b"out\n"[..], &b"err\n"[..]));
+    home.ok(&["rm", "talk"]);
+}
+
+#[test]
+fn a_log_flood_is_bounded_and_marked() {
+    let home = Home::new();
+    home.ok(&["run", "-d", "--name", "flood", "--", "sh", "-c", "head -c 100000000 /dev/zero | tr '\\0' x; echo; sleep 600"]);
+    eventually("the marker is there", || home.run(&["logs", "flood"]).err.contains("output limit is reached"));
+    let size =
+        std::fs::read_dir(home.data().join("sandboxes")).expect("there").flatten().next().expect("one").path().join("logs/output.log");
+    assert!(std::fs::metadata(size).expect("there").len() < 70 << 20);
+    home.ok(&["rm", "-f", "flood"]);
+}
+
+#[test]
+fn prune_removes_what_has_ended() {
+    let home = Home::new();
+    home.ok(&["run", "--name", "gone", "--", "true"]);
+    home.ok(&["run", "-d", "--name", "stays", "--", "sleep", "600"]);
+    home.ok(&["prune"]);
+    let left = json(&home.ok(&["ps", "-a", "-o", "json"]));
+    assert_eq!(left.as_array().map(Vec::len), Some(1));
+    home.ok(&["rm", "-f", "stays"]);
+}

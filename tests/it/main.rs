@@ -1,0 +1,11 @@
+//! End to end: the binary as a user would drive it. Needs root.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod crash;
+mod detached;
+mod everyday;
+mod foreground;
+mod tasks;
+mod terminal;
+mod text;

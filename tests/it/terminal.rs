@@ -1,0 +1,85 @@
+//! Terminals, through tmux.
+
+use cofferdam_tests::{Home, eventually};
+use std::process::Command;
+
+struct Tmux {
+    socket: String,
+}
+
+impl Tmux {
+    fn start(home: &Home, rows: u32, columns: u32) -> Self {
+        let tmux = Self { socket: home.path("tmux").display().to_string() };
+        let size = [rows.to_string(), columns.to_string()];
+        let data = format!("COFFERDAM_DATA_DIR={}", home.data().display());
+        tmux.call(&["-f", "/dev/null", "new-session", "-d", "-y", &size[0], "-x", &size[1], "env", &data, "PS1=host$ ", "sh"]);
+        tmux
+    }
+
+    fn call(&self, words: &[&str]) -> String {
+        let output = Command::new("tmux").args(["-S", &self.socket]).args(words).output().expect("tmux is installed");
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn keys(&self, words: &[&str]) {
+        let mut all = vec!["send-keys"];
+        all.extend(words);
+        self.call(&all);
+    }
+
+    fn shows(&self, text: &str) {
+        eventually(&format!("the screen shows {text}"), || self.call(&["capture-pane", "-p"]).contains(text));
+    }
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        let _ = Command::new("tmux").args(["-S", &self.socket, "kill-server"]).output();
+    }
+}
+
+fn program(home: &Home) -> String {
+    home.command::<&str>(&[]).get_program().to_string_lossy().into_owned()
+}
+
+#[test]
+fn a_shell_with_the_right_size_and_sane_modes_afterwards() {
+    let home = Home::new();
+    let tmux = Tmux::start(&home, 30, 100);
+    tmux.keys(&[&format!("{} run -- sh", program(&home)), "Enter"]);
+    tmux.keys(&["tty; stty size; echo in''side", "Enter"]);
+    tmux.shows("inside");
+    tmux.shows("30 100");
+    tmux.shows("/dev/pts/0");
+    tmux.keys(&["sleep 600", "Enter"]);
+    tmux.keys(&["C-c"]);
+    tmux.keys(&["echo after''interrupt", "Enter"]);
+    tmux.shows("afterinterrupt");
+    tmux.call(&["resize-window", "-x", "90", "-y", "25"]);
+    eventually("the new size arrives", || {
+        tmux.keys(&["stty size", "Enter"]);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        tmux.call(&["capture-pane", "-p"]).contains("25 90")
+    });
+    tmux.keys(&["exit", "Enter"]);
+    tmux.keys(&["clear; stty -a | grep -o ' echo ' ; echo ba''ck", "Enter"]);
+    tmux.shows("back");
+    tmux.shows(" echo");
+}
+
+#[test]
+fn attach_and_detach() {
+    let home = Home::new();
+    home.ok(&["run", "-d", "-t", "--name", "shell", "--", "sh"]);
+    let tmux = Tmux::start(&home, 30, 100);
+    tmux.keys(&[&format!("{} attach shell", program(&home)), "Enter"]);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    tmux.keys(&["echo in''side", "Enter"]);
+    tmux.shows("inside");
+    tmux.keys(&["C-p", "C-q"]);
+    tmux.keys(&["echo out''side", "Enter"]);
+    tmux.shows("outside");
+    assert!(home.ok(&["ps"]).contains("running"));
+    home.ok(&["rm", "-f", "shell"]);
+}
