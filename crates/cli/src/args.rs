@@ -104,6 +104,16 @@ pub enum Verb {
     Monitor(Box<MonitorArgs>),
 }
 
+impl Verb {
+    /// Whether it does nothing but print.
+    pub const fn only_prints(&self) -> bool {
+        matches!(
+            self,
+            Self::Ps(_) | Self::Inspect(_) | Self::Logs(_) | Self::Events(_) | Self::Engine(_) | Self::Completion { .. } | Self::Version
+        )
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
     /// What the sandbox starts from: host, or a directory that holds a root file system.

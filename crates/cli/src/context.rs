@@ -93,7 +93,7 @@ impl Context {
 
 fn warn(swept: &sweep::Swept) {
     for problem in &swept.left {
-        eprintln!("cofferdam: warning: left behind: {problem}");
+        crate::output::note!("cofferdam: warning: left behind: {problem}");
     }
 }
 

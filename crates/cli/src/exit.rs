@@ -73,9 +73,9 @@ impl Failure {
     pub fn report(self, form: Form) -> ExitCode {
         if form == Form::Json {
             let error = serde_json::json!({ "error": { "code": self.code, "message": self.message, "remedy": self.remedy } });
-            eprintln!("{error}");
+            crate::output::note!("{error}");
         } else {
-            eprintln!("cofferdam: {}", self.message());
+            crate::output::note!("cofferdam: {}", self.message());
         }
         ExitCode::from(self.status)
     }

@@ -21,7 +21,6 @@ use std::process::ExitCode;
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
-    cofferdam_sys::process::default_sigpipe();
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|verb| verb == "probe") {
         return commands::probe::run(&arguments[2..]);

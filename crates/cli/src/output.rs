@@ -4,6 +4,15 @@ use crate::args::Form;
 use serde::Serialize;
 use std::io::{self, Write};
 
+/// A line on standard error. Nobody may be reading it: that is no reason to fail.
+macro_rules! note {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($argument)*);
+    }};
+}
+pub(crate) use note;
+
 /// Prints one thing: `table` says how for people.
 pub fn one<T: Serialize>(form: Form, value: &T, table: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let mut out = io::stdout().lock();

@@ -34,7 +34,7 @@ pub fn run(global: Global, arguments: &CpArgs) -> Result<ExitCode, Failure> {
     match context.connect(&record)?.ask(&request)? {
         Reply::Copied(report) => {
             for entry in &report.left_out {
-                eprintln!("cofferdam: left out: {entry}");
+                crate::output::note!("cofferdam: left out: {entry}");
             }
             if !context.global.quiet {
                 one(context.global.output, &report, |out| writeln!(out, "{} files, {} bytes", report.files, report.bytes))?;

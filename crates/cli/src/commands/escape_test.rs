@@ -143,7 +143,7 @@ fn report(global: &Global, rows: &[Row]) -> Result<ExitCode, Failure> {
         writeln!(out, "{} attempts, {holes} open", rows.len())
     })?;
     if !unnoticed.is_empty() {
-        eprintln!("cofferdam: no probe noticed that these were left out: {}", unnoticed.join(", "));
+        crate::output::note!("cofferdam: no probe noticed that these were left out: {}", unnoticed.join(", "));
     }
     Ok(ExitCode::from(if holes == 0 && unnoticed.is_empty() { 0 } else { UNHEALTHY }))
 }

@@ -107,7 +107,7 @@ fn with_pipes(client: &Client, request: &Request) -> Result<ExitCode, Failure> {
 fn exit_status(client: &Client) -> Result<ExitCode, Failure> {
     match client.receive() {
         Ok(Incoming::Reply(Reply::Exited { timed_out: true, .. }, _)) => {
-            eprintln!("cofferdam: time limit: the command and everything it started were killed");
+            crate::output::note!("cofferdam: time limit: the command and everything it started were killed");
             Ok(ExitCode::from(TIME_LIMIT))
         }
         Ok(Incoming::Reply(Reply::Exited { code, .. }, _)) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(FAILED_TO_RUN))),

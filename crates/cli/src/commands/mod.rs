@@ -29,6 +29,10 @@ use std::process::ExitCode;
 
 /// Does what was asked.
 pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    if cli.verb.only_prints() {
+        // As command line tools do. What supervises or relays must outlive its reader instead.
+        cofferdam_sys::process::default_sigpipe();
+    }
     let global = cli.global;
     match cli.verb {
         Verb::Run(arguments) => run::run(global, *arguments).map_err(Failure::while_running),

@@ -129,7 +129,7 @@ fn limits(arguments: &RunArgs) -> Result<Limits, Failure> {
     let machine = Machine::read();
     let mut base = arguments.difficulty.map_or_else(|| machine.defaults(), cofferdam_model::Difficulty::limits);
     if base.cpus > machine.cpus {
-        eprintln!("cofferdam: note: {} CPUs of the difficulty are clamped to the machine's {}", base.cpus, machine.cpus);
+        crate::output::note!("cofferdam: note: {} CPUs of the difficulty are clamped to the machine's {}", base.cpus, machine.cpus);
         base.cpus = machine.cpus;
     }
     let changes = LimitChanges {

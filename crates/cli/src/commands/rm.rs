@@ -19,12 +19,14 @@ pub fn run(global: Global, arguments: &RmArgs) -> Result<ExitCode, Failure> {
     for reference in &arguments.which.sandboxes {
         let mut record = Context::find(&mut store, reference)?;
         if !record.phase.is_final() {
-            if !arguments.force {
-                let message = format!("sandbox {} is {}", record.id.short(), record.phase);
-                return Err(Failure::new(FAILED, "running", message).remedy("stop it first, or use rm -f"));
-            }
-            if let Ok(client) = Client::connect(&context.data.sandbox(record.id)) {
-                client.ask(&Request::Kill { signal: None })?;
+            match Client::connect(&context.data.sandbox(record.id)) {
+                Ok(_) if !arguments.force => {
+                    let message = format!("sandbox {} is {}", record.id.short(), record.phase);
+                    return Err(Failure::new(FAILED, "running", message).remedy("stop it first, or use rm -f"));
+                }
+                Ok(client) => drop(client.ask(&Request::Kill { signal: None })?),
+                // Nobody listens any more: it is ending.
+                Err(_) => {}
             }
             record = until_final(&context, &mut store, record)?;
         }

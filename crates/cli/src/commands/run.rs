@@ -52,8 +52,8 @@ pub fn run(global: Global, arguments: RunArgs) -> Result<ExitCode, Failure> {
             supervisor.on_end(Box::new(move |sandbox| {
                 Box::pin(async move {
                     match task::collect(&*sandbox, &artifacts, &target).await {
-                        Ok(report) => eprintln!("cofferdam: collected {} files in {}", report.files, target.display()),
-                        Err(error) => eprintln!("cofferdam: artifacts: {error}"),
+                        Ok(report) => crate::output::note!("cofferdam: collected {} files in {}", report.files, target.display()),
+                        Err(error) => crate::output::note!("cofferdam: artifacts: {error}"),
                     }
                 })
             }))
@@ -158,7 +158,7 @@ pub fn status(outcome: &Outcome) -> ExitCode {
 fn explain(global: &Global, outcome: &Outcome) {
     let record = &outcome.record;
     if let (Some(reason), Some(detail)) = (record.reason, &record.detail) {
-        eprintln!("cofferdam: {}: {detail}", reason.name().replace('_', " "));
+        crate::output::note!("cofferdam: {}: {detail}", reason.name().replace('_', " "));
     }
     if global.quiet {
         return;
@@ -167,9 +167,9 @@ fn explain(global: &Global, outcome: &Outcome) {
         let port = if refused.port == 0 { String::new() } else { format!(":{}", refused.port) };
         let times = if refused.count == 1 { String::new() } else { format!(", {} times", refused.count) };
         let host = if refused.host.contains(':') && refused.port != 0 { format!("[{}]", refused.host) } else { refused.host.clone() };
-        eprintln!("cofferdam: blocked: {host}{port} ({}{times}): network is isolated, no policy allows it", refused.protocol);
+        crate::output::note!("cofferdam: blocked: {host}{port} ({}{times}): network is isolated, no policy allows it", refused.protocol);
     }
     if outcome.observation.refused_unnamed > 0 {
-        eprintln!("cofferdam: blocked: {} more attempts at other destinations", outcome.observation.refused_unnamed);
+        crate::output::note!("cofferdam: blocked: {} more attempts at other destinations", outcome.observation.refused_unnamed);
     }
 }

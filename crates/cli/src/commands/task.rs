@@ -34,7 +34,7 @@ pub fn run(global: Global, arguments: &TaskRunArgs) -> Result<ExitCode, Failure>
     if let Some(detail) = &record.detail
         && !context.global.quiet
     {
-        eprintln!("cofferdam: {detail}");
+        crate::output::note!("cofferdam: {detail}");
     }
     Ok(ExitCode::from(match (record.phase, record.reward) {
         (Phase::Timeout, _) => TIME_LIMIT,
@@ -72,7 +72,7 @@ pub fn validate(global: Global, path: &Path) -> Result<ExitCode, Failure> {
     })?;
     for record in [&oracle, &nop] {
         if !sound && let Some(detail) = &record.detail {
-            eprintln!("cofferdam: {}: {detail}", record.agent);
+            crate::output::note!("cofferdam: {}: {detail}", record.agent);
         }
     }
     Ok(ExitCode::from(if sound { 0 } else { FAILED }))

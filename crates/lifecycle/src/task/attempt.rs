@@ -26,6 +26,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc::unbounded_channel;
 
+const VERIFICATION: &str = "verification";
 const MOST_RESULT_BYTES: u64 = 16 << 30;
 const LARGEST_REWARD_FILE: u64 = 64 << 10;
 
@@ -264,7 +265,7 @@ impl Attempt<'_> {
         }
         let (text, json) = (self.directory.join("reward.txt"), self.directory.join("reward.json"));
         let step = Step {
-            mode: "verification",
+            mode: VERIFICATION,
             // uid 0 of a fresh range: tests and reward belong to it, the candidate's files to the agent.
             user: self.plan.image.user(Some("0"))?,
             command: task.verify.command.clone(),
@@ -348,7 +349,7 @@ impl Attempt<'_> {
             limits: plan.limits,
             network: step.network,
             mounts: vec![synth],
-            directories: workspace::directories((agent.uid, agent.gid)),
+            directories: workspace::directories((agent.uid, agent.gid), step.mode == VERIFICATION),
             files: Vec::new(),
             labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
             log_bytes: LOG_BYTES,

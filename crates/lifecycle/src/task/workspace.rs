@@ -61,16 +61,15 @@ fn pretty(value: &serde_json::Value) -> String {
     format!("{value:#}\n")
 }
 
-/// Directories that every sandbox of an attempt has.
-pub fn directories(owner: (u32, u32)) -> Vec<Directory> {
+/// Directories that a sandbox of an attempt has. While verifying, `src` and `output` are what the agent left, if it left
+/// them.
+pub fn directories(owner: (u32, u32), verifying: bool) -> Vec<Directory> {
     let directory = |path: &str, owner| Directory { path: path.into(), mode: 0o755, owner };
-    vec![
-        directory("/workspace/src", owner),
-        directory("/workspace/output", owner),
-        directory("/logs", (0, 0)),
-        directory("/logs/agent", owner),
-        directory("/logs/verifier", (0, 0)),
-    ]
+    let mut directories = vec![directory("/logs", (0, 0)), directory("/logs/agent", owner), directory("/logs/verifier", (0, 0))];
+    if !verifying {
+        directories.extend([directory("/workspace/src", owner), directory("/workspace/output", owner)]);
+    }
+    directories
 }
 
 /// Takes out of a copied result what the agent had no business to leave there.
