@@ -63,6 +63,7 @@ fn a_shell_with_the_right_size_and_sane_modes_afterwards() {
         tmux.call(&["capture-pane", "-p"]).contains("25 90")
     });
     tmux.keys(&["exit", "Enter"]);
+    eventually("the host's shell is back", || tmux.call(&["display-message", "-p", "#{pane_current_command}"]).trim() == "sh");
     tmux.keys(&["clear; stty -a | grep -o ' echo ' ; echo ba''ck", "Enter"]);
     tmux.shows("back");
     tmux.shows(" echo");

@@ -10,6 +10,9 @@ use std::path::PathBuf;
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
+    /// Print more: as --verbose, before the command (behind `run`, -v is a volume).
+    #[arg(short = 'v', action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub more: u8,
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -24,7 +27,7 @@ pub struct Global {
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub quiet: bool,
     /// Print more.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    #[arg(long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
     /// No colours (also: `NO_COLOR`).
     #[arg(long, global = true, help_heading = "Global options")]

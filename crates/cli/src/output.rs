@@ -76,6 +76,6 @@ mod tests {
     fn cells_cannot_move_the_cursor() {
         let mut out = Vec::new();
         table(&mut out, &["A", "B"], &[vec!["x\u{1b}[2J".into(), "y\r\n".into()]]).expect("printed");
-        assert_eq!(String::from_utf8_lossy(&out), "A            B\nx\\u{1b}[2J  y\\r\\n\n");
+        assert_eq!(String::from_utf8_lossy(&out), "A           B\nx\\u{1b}[2J  y\\r\\n\n");
     }
 }

@@ -33,7 +33,8 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         // As command line tools do. What supervises or relays must outlive its reader instead.
         cofferdam_sys::process::default_sigpipe();
     }
-    let global = cli.global;
+    let mut global = cli.global;
+    global.verbose += cli.more;
     match cli.verb {
         Verb::Run(arguments) => run::run(global, *arguments).map_err(Failure::while_running),
         Verb::Exec(arguments) => exec::run(global, arguments).map_err(Failure::while_running),

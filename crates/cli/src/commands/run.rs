@@ -26,6 +26,9 @@ pub fn run(global: Global, arguments: RunArgs) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
     let engine = context.engine()?;
     let id = SandboxId::from_random(random());
+    if context.global.verbose > 0 {
+        crate::output::note!("cofferdam: engine native: it is the only one of this release; sandbox {id}");
+    }
     let mut wanted = request::build(&context, &arguments, &engine.capabilities(), id)?;
     let interactive = arguments.tty || terminal::is_interactive();
     if arguments.tty && !terminal::is_interactive() {

@@ -1,6 +1,6 @@
 //! Processes: status, streams, users, signals, terminals.
 
-use super::{Check, Kit, Verdict, check, expect};
+use super::{Check, Kit, Made, Verdict, check, expect};
 use crate::{Control, EngineError, ErrorKind, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -173,12 +173,21 @@ async fn main_ends_everything(kit: &Kit<'_>) -> Verdict {
     expect(ran.status == ExitStatus::Code(3) && !swept, || format!("{ran:?}, something was left: {swept}"))
 }
 
+/// Until the script has made `/tmp/ready`.
+async fn until_ready(made: &Made) -> Verdict {
+    for _ in 0..1000 {
+        if made.exec(&["/bin/test", "-e", "/tmp/ready"]).await?.status == ExitStatus::Code(0) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err("the script did not become ready".into())
+}
+
 async fn stop_lets_it_end(kit: &Kit<'_>) -> Verdict {
     let made = kit.sandbox(|_| {}).await?;
     let mut main = made.start(&["/bin/sh", "-c", "trap 'exit 5' TERM; : > /tmp/ready; while :; do sleep 0.05; done"]).await?;
-    while made.exec(&["/bin/test", "-e", "/tmp/ready"]).await?.status != ExitStatus::Code(0) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until_ready(&made).await?;
     made.sandbox.control(Control::Stop { grace: Duration::from_secs(20) }).await.map_err(|e| e.to_string())?;
     let status = main.wait().await;
     made.delete().await?;
@@ -187,7 +196,8 @@ async fn stop_lets_it_end(kit: &Kit<'_>) -> Verdict {
 
 async fn stop_kills_the_stubborn(kit: &Kit<'_>) -> Verdict {
     let made = kit.sandbox(|_| {}).await?;
-    let mut main = made.start(&["/bin/sh", "-c", "trap '' TERM INT HUP; while :; do sleep 1; done"]).await?;
+    let mut main = made.start(&["/bin/sh", "-c", "trap '' TERM INT HUP; : > /tmp/ready; while :; do sleep 1; done"]).await?;
+    until_ready(&made).await?;
     let begun = Instant::now();
     made.sandbox.control(Control::Stop { grace: Duration::from_millis(200) }).await.map_err(|e| e.to_string())?;
     let status = main.wait().await;
