@@ -52,7 +52,10 @@ fn a_shell_with_the_right_size_and_sane_modes_afterwards() {
     tmux.shows("inside");
     tmux.shows("30 100");
     tmux.shows("/dev/pts/0");
-    tmux.keys(&["sleep 600", "Enter"]);
+    tmux.keys(&["sh -c 'echo sleep''ing; exec sleep 600'", "Enter"]);
+    tmux.shows("sleeping");
+    // The shell hands the terminal over before it starts the program; a moment later the program has it.
+    std::thread::sleep(std::time::Duration::from_millis(200));
     tmux.keys(&["C-c"]);
     tmux.keys(&["echo after''interrupt", "Enter"]);
     tmux.shows("afterinterrupt");
