@@ -20,6 +20,8 @@ fn each_is_one_line_with_a_remedy() {
         (&["run", "-v", "/root:/x", "true"], 125, "home directory"),
         (&["run", "-v", &into_data, "true"], 125, "data directory"),
         (&["run", "-v", "/no/such:/x", "true"], 125, "/no/such"),
+        (&["run", "-v", "/srv:/usr/no/such/place", "true"], 125, "/usr/no/such/place"),
+        (&["run", "--pids", "1", "true"], 125, "create a process"),
         (&["run", "-v", "nonsense", "true"], 125, "SRC:DST"),
         (&["run", "-v", "/srv:relative", "true"], 125, "SRC:DST"),
         (&["run", "-m", "900TiB", "true"], 125, "above this machine's"),
@@ -68,6 +70,20 @@ fn another_users_data_directory() {
     let ended = home.run(&["run", "--", "true"]);
     assert!(ended.code == 125 && ended.err.contains("belongs to user nobody") && ended.err.lines().count() == 1, "{ended:?}");
     chown(home.data(), Some(0), None).expect("owned");
+}
+
+#[test]
+fn without_root() {
+    let home = Home::new();
+    let program = home.command::<&str>(&[]).get_program().to_owned();
+    // The program may lie where only root can reach: a copy for everyone.
+    let copy = std::env::temp_dir().join(format!("cofferdam-for-all-{}", std::process::id()));
+    std::fs::copy(program, &copy).expect("copied");
+    let script = format!("COFFERDAM_DATA_DIR=$(mktemp -d) {} run -- true", copy.display());
+    let ended =
+        cofferdam_tests::ended(std::process::Command::new("setpriv").args(["--reuid=65534", "--clear-groups", "sh", "-c", &script]));
+    std::fs::remove_file(copy).expect("removed");
+    assert!(ended.code == 125 && ended.err.contains("as root") && ended.err.lines().count() == 1, "{ended:?}");
 }
 
 #[test]

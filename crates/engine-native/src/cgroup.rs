@@ -196,8 +196,10 @@ impl Cgroup {
             gone &= remove_tree(&path);
             let parents = path.ancestors().skip(1).take_while(|parent| *parent != root);
             for parent in parents {
-                if fs::remove_dir(parent).is_err() {
-                    break;
+                // Others may be removing it too; one that is in use stays, and so do those above it.
+                match fs::remove_dir(parent) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => break,
+                    _ => {}
                 }
             }
         }

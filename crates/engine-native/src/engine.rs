@@ -43,6 +43,13 @@ const RUN_DIRECTORY: &str = "/run/cofferdam";
 impl NativeEngine {
     /// For the installation with this id, whose data directory is `data`.
     pub fn new(install: InstallId, data: &Path) -> Result<Self, EngineError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(EngineError::Unsupported {
+                what: "making sandboxes without root".into(),
+                why: "this release has the native engine for root only".into(),
+                remedy: "run the command as root (sudo cofferdam …)".into(),
+            });
+        }
         let run_directory = PathBuf::from(RUN_DIRECTORY);
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&run_directory);
         made.map_err(|e| EngineError::host(format!("make {RUN_DIRECTORY}"), e))?;

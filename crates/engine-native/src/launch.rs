@@ -55,6 +55,8 @@ pub struct Launched {
     pub pidfd: OwnedFd,
     /// The supervisor's end of the control socket.
     pub control: OwnedFd,
+    /// Where the child mounts, step by step: to explain a failure.
+    pub places: Vec<String>,
     /// The sockets of the network namespace.
     pub wire: Wire,
     /// The root mount; works as long as it is open, ended or not.
@@ -81,7 +83,10 @@ pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> 
         Ok(Err(_)) => Err(EngineError::host("make the network namespace", std::io::Error::other("its thread panicked"))),
     };
     match result {
-        Ok((pidfd, control, wire, root)) => Ok(Launched { pidfd, control, wire, root, lease: parts.lease, cgroup: parts.cgroup }),
+        Ok((pidfd, control, wire, root)) => {
+            let places = parts.plan.steps.iter().map(Step::place).collect();
+            Ok(Launched { pidfd, control, places, wire, root, lease: parts.lease, cgroup: parts.cgroup })
+        }
         Err(error) => {
             parts.cgroup.kill();
             parts.cgroup.remove();

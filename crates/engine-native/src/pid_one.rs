@@ -60,13 +60,13 @@ pub struct PidOne {
 }
 
 impl PidOne {
-    /// Takes the supervisor's end of the control socket.
-    pub fn connect(socket: OwnedFd) -> io::Result<Self> {
+    /// Takes the supervisor's end of the control socket. `places` names the mount steps.
+    pub fn connect(socket: OwnedFd, places: Vec<String>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         let socket = Arc::new(cofferdam_sys::readiness::register(socket)?);
         let state = Arc::new(Mutex::new(State::default()));
         let (gone_sender, gone) = watch::channel(false);
-        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&state), gone_sender)).abort_handle();
+        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&state), gone_sender, places)).abort_handle();
         Ok(Self { socket, state, gone, reader })
     }
 
@@ -147,12 +147,12 @@ impl Spawned {
     }
 }
 
-async fn read(socket: Arc<AsyncFd<OwnedFd>>, state: Arc<Mutex<State>>, gone_sender: watch::Sender<bool>) {
+async fn read(socket: Arc<AsyncFd<OwnedFd>>, state: Arc<Mutex<State>>, gone_sender: watch::Sender<bool>, places: Vec<String>) {
     let mut why = String::new();
     loop {
         let Ok(mut ready) = socket.readable().await else { break };
         match ready.try_io(|socket| channel::receive_words(socket.get_ref()).map_err(|error| error.source)) {
-            Ok(Ok(Some((words, _)))) if words[0] == REPLY_SETUP_FAILED => why = setup_failure(words),
+            Ok(Ok(Some((words, _)))) if words[0] == REPLY_SETUP_FAILED => why = setup_failure(words, &places),
             Ok(Ok(Some((words, fds)))) => take(&state, words, fds),
             Ok(Ok(None) | Err(_)) => break,
             Err(_would_block) => {}
@@ -169,8 +169,15 @@ async fn read(socket: Arc<AsyncFd<OwnedFd>>, state: Arc<Mutex<State>>, gone_send
     gone_sender.send_replace(true);
 }
 
-fn setup_failure(words: [u32; 4]) -> String {
-    format!("{} (step {}): {}", stage_name(words[2]), words[1], io::Error::from_raw_os_error(words[3] as i32))
+fn setup_failure(words: [u32; 4], places: &[String]) -> String {
+    const MOUNTING: u32 = 4;
+    let error = io::Error::from_raw_os_error(words[3] as i32);
+    match places.get(words[1] as usize).filter(|_| words[2] == MOUNTING) {
+        Some(place) => {
+            format!("nothing can be mounted at /{place}: {error}; choose a place that the image has, or one that is not read-only")
+        }
+        None => format!("{}: {error}", stage_name(words[2])),
+    }
 }
 
 fn gone(why: &str) -> EngineError {

@@ -47,10 +47,10 @@ pub struct NativeSandbox {
 impl NativeSandbox {
     /// Takes over a launched sandbox.
     pub fn adopt(launched: Launched, spec: &SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Self, EngineError> {
-        let Launched { pidfd, control, wire, root, lease, cgroup } = launched;
+        let Launched { pidfd, control, places, wire, root, lease, cgroup } = launched;
         let refused = Arc::new(Refused::new(events));
         let network = serve(wire.resolver, wire.refusals, &refused).map_err(|e| EngineError::host("serve the sandbox's resolver", e))?;
-        let pid_one = PidOne::connect(control).map_err(|e| EngineError::host("connect to pid 1", e))?;
+        let pid_one = PidOne::connect(control, places).map_err(|e| EngineError::host("connect to pid 1", e))?;
         let base = lease.base;
         Ok(Self {
             pid_one,

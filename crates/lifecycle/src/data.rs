@@ -113,7 +113,7 @@ impl DataDir {
     /// that no sweep takes it for dead.
     pub fn make_sandbox(&self, id: SandboxId) -> Result<(PathBuf, OwnedFd), DataError> {
         let path = self.sandbox(id);
-        let making = self.sandboxes().join(format!("{MAKING_PREFIX}{id}"));
+        let making = self.sandboxes().join(format!("{MAKING_PREFIX}{}-{id}", std::process::id()));
         let error = |source| DataError::Io { path: path.clone(), source };
         match fs::DirBuilder::new().mode(0o700).create(&making) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => fs::DirBuilder::new().recursive(true).mode(0o700).create(&making),
@@ -127,7 +127,7 @@ impl DataDir {
     }
 }
 
-/// How the name of a directory begins that is not locked yet.
+/// How the name of a directory begins that is not locked yet; the maker's pid follows.
 pub const MAKING_PREFIX: &str = ".making-";
 
 /// Reads the install id, or writes a new one under its final name only when it is whole.

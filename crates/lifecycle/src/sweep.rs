@@ -52,9 +52,13 @@ pub fn has_directories(data: &DataDir) -> bool {
 /// A directory whose maker ended before it could be locked under its name.
 fn is_abandoned(entry: &fs::DirEntry) -> bool {
     const SETTLED_SECONDS: u64 = 60;
-    let making = entry.file_name().to_str().is_some_and(|name| name.starts_with(crate::data::MAKING_PREFIX));
+    let name = entry.file_name();
+    let Some(maker) = name.to_str().and_then(|name| name.strip_prefix(crate::data::MAKING_PREFIX)) else { return false };
+    let pid = maker.split('-').next().unwrap_or_default();
+    let gone = !Path::new("/proc").join(pid).exists();
+    // The pid may be somebody else's by now.
     let modified = entry.metadata().and_then(|metadata| metadata.modified());
-    making && modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() > SETTLED_SECONDS))
+    gone || modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() > SETTLED_SECONDS))
 }
 
 /// The sandbox's lock if nobody else holds it. A directory that is gone has no supervisor either.

@@ -14,9 +14,9 @@
 //! ```
 //! A step that fails is reported as `REPLY_SETUP_FAILED` with its stage and errno, and the child exits.
 
+use crate::Result;
 use crate::bpf::Instruction;
 use crate::error::check;
-use crate::{Error, Result};
 use std::ffi::{CStr, CString, c_char, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -51,6 +51,14 @@ pub enum Step {
     /// Hide a file or directory behind the handed-over mounts with these indexes (an empty file, an empty
     /// directory). Skipped where it does not exist.
     Mask(CString, usize, usize),
+}
+
+impl Step {
+    /// Where it acts, relative to the new root.
+    pub fn place(&self) -> String {
+        let (Self::Attach(_, path) | Self::Proc(path) | Self::ReadOnly(path) | Self::Mask(path, ..)) = self;
+        path.to_string_lossy().into_owned()
+    }
 }
 
 /// Everything the child needs, prepared before it exists.
@@ -288,6 +296,9 @@ fn mount_step(step: &Step, handed: &[c_int; MOST_MOUNTS]) -> StepResult {
     match step {
         Step::Attach(index, path) => {
             let place = open_inside(path);
+            if place < 0 {
+                return Err((Stage::MountStep, 0));
+            }
             attach(c_long::from(handed[*index]), place)?;
             close(place);
             Ok(())
@@ -485,11 +496,4 @@ fn receive_go(socket: c_int, handed: &mut [c_int; MOST_MOUNTS]) -> bool {
         *slot = c_int::from_ne_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]);
     }
     count > 0
-}
-
-/// Explains a [`REPLY_SETUP_FAILED`].
-pub fn setup_error(plan: &Plan, stage: u32, index: u32, errno: u32) -> Error {
-    let subject = if stage == Stage::MountStep as u32 { plan.steps.get(index as usize).map(|step| format!(" {step:?}")) } else { None };
-    let call = format!("{}{}", stage_name(stage), subject.unwrap_or_default());
-    Error::new(call, std::io::Error::from_raw_os_error(errno as i32))
 }
