@@ -7,11 +7,12 @@ use crate::sandbox::NativeSandbox;
 use async_trait::async_trait;
 use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec};
 use cofferdam_model::{InstallId, SandboxId};
+use cofferdam_sys::child::Slots;
 use cofferdam_sys::{INIT_PROGRAM, process};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What every sandbox of this process shares.
@@ -25,6 +26,8 @@ pub struct Host {
     pub hierarchies: Hierarchies,
     /// Pid 1's program, sealed.
     pub init: OwnedFd,
+    /// Where a new child finds its descriptors.
+    pub slots: Mutex<Slots>,
     /// Thousandths of a CPU that this machine has.
     pub cpu_millis: u32,
     /// Landlock version of the kernel.
@@ -57,6 +60,7 @@ impl NativeEngine {
             run_directory,
             templates: data.join("images").join("disks"),
             hierarchies: Hierarchies::detect(),
+            slots: Mutex::new(Slots::reserve().map_err(system)?),
             init: process::sealed_file("cofferdam-init", INIT_PROGRAM, true).map_err(system)?,
             cpu_millis: std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32 * 1000,
             landlock: process::landlock_version(),

@@ -26,6 +26,7 @@ use cofferdam_sys::{channel, process};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::PoisonError;
 use std::thread;
 
 const RLIMIT_CORE: u32 = 4;
@@ -139,13 +140,20 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts, network: MadeNetwor
     let (control, child_control) = channel::pair().map_err(system)?;
     let entrances = parts.cgroup.entrances()?;
     let upper = Upper::make(&parts.disk, spec, parts.lease.base)?;
+    // The slots are this child's until it says so.
+    let mut slots = host.slots.lock().unwrap_or_else(PoisonError::into_inner);
     let visit = network.namespace.visit().map_err(system)?;
-    let cloned = child::clone(&parts.plan, child_control.as_fd(), host.init.as_fd(), parts.lease.fd.as_fd(), &entrances).map_err(system)?;
+    let cloned = child::clone(&parts.plan, child_control.as_fd(), host.init.as_fd(), parts.lease.fd.as_fd(), &entrances, &mut slots)
+        .map_err(system)?;
     drop(visit);
     drop(child_control);
     namespace::map_ids(cloned.pid, parts.lease.base, RANGE_IDS).map_err(system)?;
     let userns = namespace::of_process(cloned.pid, "user").map_err(system)?;
     upper.populate(spec)?;
+    let unshared = child::wait_unshared(control.as_fd());
+    slots.clear().map_err(system)?;
+    drop(slots);
+    unshared.map_err(system)?;
     let root = upper.compose(userns.as_fd())?;
     let trees = trees(spec, userns.as_fd())?;
     hand_over(&control, &root, &parts.devices, &network.sysfs, &trees)?;

@@ -12,22 +12,29 @@
 //!                                             limits, Landlock, capabilities, no_new_privs, seccomp
 //! requests of `init_wire` ──────────────────▶ execute pid 1 (control socket = descriptor 3)
 //! ```
+//! Parent and child share one table of descriptors until the child's second call, which takes a copy of its lowest part
+//! only (`CLOSE_RANGE_UNSHARE`): a process with thousands of sandboxes clones as fast as one with ten. What the child needs lies
+//! in [`Slots`] at the bottom of the table; the parent must not touch them before the child has said `REPLY_UNSHARED`.
+//!
 //! A step that fails is reported as `REPLY_SETUP_FAILED` with its stage and errno, and the child exits.
 
-use crate::Result;
 use crate::bpf::Instruction;
 use crate::error::check;
+use crate::{Error, Result};
 use std::ffi::{CStr, CString, c_char, c_int, c_long};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Request: the child may go on. Descriptors: the root mount, then those that steps name by index.
 pub const REQUEST_GO: u32 = 32;
 /// Reply: set-up stopped at stage `a` (see [`stage_name`]) with errno `b`; `id` is the index of the mount step if any.
 pub const REPLY_SETUP_FAILED: u32 = 33;
 
+const CLOSE_RANGE_UNSHARE: u32 = 2;
 const CONTROL_FD: c_int = 3;
 const LEASE_FD: c_int = 4;
 const FIRST_FREE_FD: c_int = 5;
+/// Reply: the child has a table of descriptors of its own.
+pub const REPLY_UNSHARED: u32 = 34;
 /// Most descriptors handed over with GO.
 pub const MOST_MOUNTS: usize = 200;
 
@@ -105,25 +112,87 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+/// Descriptor numbers at the bottom of the table, reserved while the process has few open files.
+#[derive(Debug)]
+pub struct Slots {
+    fds: Vec<OwnedFd>,
+}
+
+impl Slots {
+    /// Control, program, lease, and a `tasks` file for each of version 1's controllers.
+    const COUNT: usize = 3 + 8;
+    const LOWEST: c_int = 10;
+
+    /// Reserves them.
+    pub fn reserve() -> Result<Self> {
+        let error = |e| Error::new("reserve descriptors", e);
+        let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).map_err(error)?;
+        let fds: std::result::Result<Vec<OwnedFd>, _> =
+            (0..Self::COUNT).map(|_| rustix::io::fcntl_dupfd_cloexec(&null, Self::LOWEST)).collect();
+        Ok(Self { fds: fds.map_err(error)? })
+    }
+
+    fn put(&mut self, index: usize, fd: BorrowedFd<'_>) -> Result<c_int> {
+        let slot = self.fds.get_mut(index).ok_or_else(|| Error::new("dup3 into a slot", rustix::io::Errno::MFILE))?;
+        rustix::io::dup3(fd, slot, rustix::io::DupFlags::CLOEXEC).map_err(|e| Error::new("dup3 into a slot", e))?;
+        Ok(slot.as_raw_fd())
+    }
+
+    /// Empties them: a control socket that stayed open here would keep a dead sandbox looking alive.
+    pub fn clear(&mut self) -> Result<()> {
+        let error = |e| Error::new("clear descriptors", e);
+        let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).map_err(error)?;
+        self.fds.iter_mut().try_for_each(|slot| rustix::io::dup3(&null, slot, rustix::io::DupFlags::CLOEXEC)).map_err(error)
+    }
+
+    fn highest(&self) -> c_int {
+        self.fds.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(0)
+    }
+}
+
+/// Waits until a cloned child has a table of descriptors of its own.
+pub fn wait_unshared(control: BorrowedFd<'_>) -> Result<()> {
+    match crate::channel::receive_words(control)? {
+        Some(([REPLY_UNSHARED, ..], _)) => Ok(()),
+        _ => Err(Error::new("wait for the new process", std::io::Error::other("it ended"))),
+    }
+}
+
 /// Clones a child into new user, mount, pid, ipc and uts namespaces (the network namespace is the caller's current one,
 /// the cgroup namespace comes once it is attached). `control` is the child's end of a socket pair, `init` the program it
 /// will execute, `lease` a descriptor that it keeps open for as long as it lives.
-pub fn clone(plan: &Plan, control: BorrowedFd<'_>, init: BorrowedFd<'_>, lease: BorrowedFd<'_>, cgroups: &Cgroups) -> Result<Cloned> {
+pub fn clone(
+    plan: &Plan,
+    control: BorrowedFd<'_>,
+    init: BorrowedFd<'_>,
+    lease: BorrowedFd<'_>,
+    cgroups: &Cgroups,
+    slots: &mut Slots,
+) -> Result<Cloned> {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: c_int = -1;
     let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     let mut arguments = CloneArgs {
-        flags: (namespaces | libc::CLONE_PIDFD) as u64 | if cgroups.entrance.is_some() { CLONE_INTO_CGROUP } else { 0 },
+        flags: (namespaces | libc::CLONE_PIDFD | libc::CLONE_FILES) as u64 | if cgroups.entrance.is_some() { CLONE_INTO_CGROUP } else { 0 },
         pidfd: &raw mut pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
         cgroup: cgroups.entrance.as_ref().map_or(0, |fd| fd.as_raw_fd() as u64),
         ..CloneArgs::default()
     };
-    let fds = Inherited { control: control.as_raw_fd(), init: init.as_raw_fd(), lease: lease.as_raw_fd() };
+    let mut fds = Inherited {
+        control: slots.put(0, control)?,
+        init: slots.put(1, init)?,
+        lease: slots.put(2, lease)?,
+        tasks: [-1; Slots::COUNT],
+        highest: slots.highest(),
+    };
+    for (index, tasks) in cgroups.tasks.iter().enumerate() {
+        fds.tasks[index] = slots.put(3 + index, tasks.as_fd())?;
+    }
     // SAFETY: without CLONE_VM the child has its own copy of memory and runs only `run`, which never returns.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<CloneArgs>()) };
     if pid == 0 {
-        run(plan, &fds, cgroups);
+        run(plan, &fds);
     }
     let pid = check(pid, "clone3")? as u32;
     // SAFETY: the kernel has just made this descriptor for us.
@@ -144,6 +213,8 @@ struct Inherited {
     control: c_int,
     init: c_int,
     lease: c_int,
+    tasks: [c_int; Slots::COUNT],
+    highest: c_int,
 }
 
 /// Where set-up failed.
@@ -199,26 +270,34 @@ macro_rules! raw {
 
 type StepResult = std::result::Result<(), (Stage, u32)>;
 
-fn run(plan: &Plan, fds: &Inherited, cgroups: &Cgroups) -> ! {
+fn run(plan: &Plan, fds: &Inherited) -> ! {
     // SAFETY: raw calls with constant arguments.
     unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    // SAFETY: constant arguments; from here on the table of descriptors is the child's own.
+    if unsafe { libc::syscall(libc::SYS_close_range, fds.highest + 1, u32::MAX, CLOSE_RANGE_UNSHARE) } < 0 {
+        exit();
+    }
+    say(fds.control, [REPLY_UNSHARED, 0, 0, 0]);
     let mut handed = [-1; MOST_MOUNTS];
     if !receive_go(fds.control, &mut handed) {
         exit();
     }
-    let Err((stage, index)) = set_up(plan, fds, cgroups, &handed);
+    let Err((stage, index)) = set_up(plan, fds, &handed);
     // SAFETY: errno is thread-local memory.
     let errno = unsafe { *libc::__errno_location() };
     let words = [REPLY_SETUP_FAILED, index, stage as u32, errno as u32];
     // The control socket may have moved to its final number already; one of the two sends reaches the supervisor.
-    for fd in [fds.control, CONTROL_FD] {
-        // SAFETY: sends 16 bytes from a live array.
-        let sent = unsafe { libc::syscall(libc::SYS_sendto, fd, words.as_ptr(), 16, libc::MSG_NOSIGNAL, 0, 0) };
-        if sent == 16 {
-            break;
-        }
+    if !say(fds.control, words) {
+        say(CONTROL_FD, words);
     }
     exit()
+}
+
+/// Sends a message to the supervisor.
+fn say(socket: c_int, words: [u32; 4]) -> bool {
+    // SAFETY: sends 16 bytes from a live array.
+    let sent = unsafe { libc::syscall(libc::SYS_sendto, socket, words.as_ptr(), 16, libc::MSG_NOSIGNAL, 0, 0) };
+    sent == 16
 }
 
 fn exit() -> ! {
@@ -228,14 +307,9 @@ fn exit() -> ! {
     }
 }
 
-fn set_up(
-    plan: &Plan,
-    fds: &Inherited,
-    cgroups: &Cgroups,
-    handed: &[c_int; MOST_MOUNTS],
-) -> std::result::Result<std::convert::Infallible, (Stage, u32)> {
-    for tasks in &cgroups.tasks {
-        raw!(Stage::Cgroups, libc::SYS_write, tasks.as_raw_fd(), c"0".as_ptr(), 1);
+fn set_up(plan: &Plan, fds: &Inherited, handed: &[c_int; MOST_MOUNTS]) -> std::result::Result<std::convert::Infallible, (Stage, u32)> {
+    for tasks in fds.tasks.iter().take_while(|tasks| **tasks >= 0) {
+        raw!(Stage::Cgroups, libc::SYS_write, *tasks, c"0".as_ptr(), 1);
     }
     raw!(Stage::Namespace, libc::SYS_unshare, libc::CLONE_NEWCGROUP);
     raw!(Stage::Identity, libc::SYS_setgroups, 0, 0);
