@@ -120,7 +120,7 @@ fn measure(work: &Path, docker: &str) -> Result<String, String> {
     }
     run_words(&["sh", "-c", &format!("{cofferdam} rm -f bench >/dev/null; docker -H {docker} rm -f bench >/dev/null")])?;
     let own: Value = serde_json::from_str(&output(&["sh", "-c", &format!("{cofferdam} bench -o json")])?).map_err(|e| e.to_string())?;
-    let many: Value = serde_json::from_str(&output(&["sh", "-c", &format!("{cofferdam} bench --starts 20 --many 500 -o json")])?)
+    let many: Value = serde_json::from_str(&output(&["sh", "-c", &format!("{cofferdam} bench --starts 20 --many 1000 -o json")])?)
         .map_err(|e| e.to_string())?;
     let starts = contenders.iter().map(|(name, ..)| *name).zip(samples.into_iter().map(median)).collect::<Vec<_>>();
     let execs = execs.iter().map(|(name, _)| *name).zip(exec_samples.into_iter().map(median)).collect::<Vec<_>>();
@@ -186,8 +186,8 @@ fn report(starts: &[(&str, f64)], execs: &[(&str, f64)], own: &Value, many: &Val
         ("exec, median", format!("{:.2} ms", number(&own["exec_ms"]["median"]))),
         ("100 sandboxes running, started one after the other", format!("{:.0} ms", number(&own["many_running_ms"]))),
         ("memory of each of 100", format!("{:.0} KiB", number(&own["many_memory_kib_each"]))),
-        ("memory of each of 500", format!("{:.0} KiB", number(&many["many_memory_kib_each"]))),
-        ("last tenth of 500 starts against the first", format!("{:.2}x", number(&many["last_start_against_first"]))),
+        ("memory of each of 1,000", format!("{:.0} KiB", number(&many["many_memory_kib_each"]))),
+        ("last tenth of 1,000 starts against the first", format!("{:.2}x", number(&many["last_start_against_first"]))),
     ];
     for (what, measured) in rows {
         let _ = writeln!(text, "| {what} | {measured} |");
