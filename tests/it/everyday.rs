@@ -65,7 +65,7 @@ const COMMANDS: &[&str] = &[
     "echo x | tee f g >/dev/null && cat f g && yes | head -n 2",
     "xargs -P 4 -n 1 echo < /dev/null; seq 4 | xargs -P 1 -n 2 echo",
     "tmux -S s -f /dev/null new-session -d 'echo in-tmux > out; sleep 0.1'; sleep 0.5; cat out",
-    "mktemp -d ./tmpXXXXXX >/dev/null && ls -d tmp* | wc -l",
+    "mktemp -d -p . >/dev/null && ls -d tmp.* | wc -l",
     "date -u -d @0 +%Y && TZ=Europe/Berlin date -d @0 +%H",
     "locale 2>/dev/null | grep -c LANG= ; printf '\\303\\244' | iconv -f utf8 -t latin1 | od -An -tx1",
     "test -c /dev/null && test -d /dev/shm && echo x > /dev/shm/f && cat /dev/shm/f",

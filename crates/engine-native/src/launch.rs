@@ -147,17 +147,24 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts, network: MadeNetwor
         .map_err(system)?;
     drop(visit);
     drop(child_control);
-    namespace::map_ids(cloned.pid, parts.lease.base, RANGE_IDS).map_err(system)?;
-    let userns = namespace::of_process(cloned.pid, "user").map_err(system)?;
-    upper.populate(spec)?;
-    let unshared = child::wait_unshared(control.as_fd());
+    let mapped = map_and_populate(spec, parts, &upper, cloned.pid);
+    // Whatever became of that, the slots are given back empty, and only once the child has let go of them.
+    let unshared = child::wait_unshared(control.as_fd(), cloned.pidfd.as_fd());
     slots.clear().map_err(system)?;
     drop(slots);
     unshared.map_err(system)?;
+    let userns = mapped?;
     let root = upper.compose(userns.as_fd())?;
     let trees = trees(spec, userns.as_fd())?;
     hand_over(&control, &root, &parts.devices, &network.sysfs, &trees)?;
     Ok((cloned.pidfd, control, network.wire, root))
+}
+
+/// What can be done while the child takes its own table of descriptors. Returns its user namespace.
+fn map_and_populate(spec: &SandboxSpec, parts: &Parts, upper: &Upper<'_>, pid: u32) -> Result<OwnedFd, EngineError> {
+    namespace::map_ids(pid, parts.lease.base, RANGE_IDS).map_err(system)?;
+    upper.populate(spec)?;
+    namespace::of_process(pid, "user").map_err(system)
 }
 
 fn plugged(spec: &SandboxSpec, control: UnpluggedControl) -> bool {

@@ -150,8 +150,19 @@ impl Slots {
     }
 }
 
-/// Waits until a cloned child has a table of descriptors of its own.
-pub fn wait_unshared(control: BorrowedFd<'_>) -> Result<()> {
+/// Waits until a cloned child has a table of descriptors of its own, or has ended: the slots keep its end of the
+/// socket open, so its death would not show there.
+pub fn wait_unshared(control: BorrowedFd<'_>, pidfd: BorrowedFd<'_>) -> Result<()> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut polled = [PollFd::new(&control, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+    while let Err(error) = poll(&mut polled, None) {
+        if error != rustix::io::Errno::INTR {
+            return Err(Error::new("poll", error));
+        }
+    }
+    if polled[0].revents().is_empty() {
+        return Err(Error::new("wait for the new process", std::io::Error::other("it ended")));
+    }
     match crate::channel::receive_words(control)? {
         Some(([REPLY_UNSHARED, ..], _)) => Ok(()),
         _ => Err(Error::new("wait for the new process", std::io::Error::other("it ended"))),
