@@ -1,4 +1,4 @@
-//! Compiles pid 1 of a sandbox (`init/main.rs`): a freestanding static program of a few kilobytes, so that it costs
+//! Compiles the spawner and pid 1 of a sandbox (`init/main.rs`): a freestanding static program of a few kilobytes, so that it costs
 //! next to nothing to execute and holds nothing worth reading. Needs no C library and no linker but the toolchain's own.
 
 use std::env;
@@ -8,6 +8,7 @@ use std::process::Command;
 fn main() {
     println!("cargo::rerun-if-changed=init");
     println!("cargo::rerun-if-changed=src/init_wire.rs");
+    println!("cargo::rerun-if-changed=src/plan_wire.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("init");
     let target = env::var("TARGET").unwrap_or_default();
     let status = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))

@@ -367,6 +367,9 @@ pub struct BenchArgs {
     /// Sandboxes running at once.
     #[arg(long, default_value_t = 100)]
     pub many: u32,
+    /// How many of those are being started at a time.
+    #[arg(long, default_value_t = 4)]
+    pub together: usize,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -4,7 +4,7 @@ use crate::args::Global;
 use crate::exit::{FAILED, Failure};
 use cofferdam_engine_native::NativeEngine;
 use cofferdam_lifecycle::control::Client;
-use cofferdam_lifecycle::records::Records;
+use cofferdam_lifecycle::supervisor::Outcome;
 use cofferdam_lifecycle::{DataDir, sweep};
 use cofferdam_model::SandboxRecord;
 use cofferdam_store::{Match, Store};
@@ -68,13 +68,9 @@ impl Context {
         })
     }
 
-    /// The same through the thread that supervised a sandbox.
-    pub fn sweep_after(&self, records: &Records, engine: &NativeEngine) -> Result<(), Failure> {
-        let (live, directories) = self.runtime.block_on(async {
-            let live = records.run(cofferdam_store::Store::sandbox_list_live).await;
-            (live, sweep::has_directories(&self.data))
-        });
-        if !live?.is_empty() || directories {
+    /// The same after a sandbox of this process has ended, if there is anything to look at.
+    pub fn sweep_after(&self, outcome: &Outcome, engine: &NativeEngine) -> Result<(), Failure> {
+        if outcome.others || sweep::has_directories(&self.data) {
             let mut store = self.store()?;
             let swept = self.runtime.block_on(sweep::run(&self.data, engine, &mut store))?;
             warn(&swept);

@@ -14,6 +14,8 @@ mod terminal;
 mod toolchain;
 
 use clap::Parser;
+use cofferdam_engine_native::Ahead;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// The C library's allocator gives small pieces back to the kernel at once, which interrupts the other CPUs each time.
@@ -21,15 +23,33 @@ use std::process::ExitCode;
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
-    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|verb| verb == "probe") {
         return commands::probe::run(&arguments[2..]);
     }
+    let ahead = if makes_sandbox(&arguments) { Ahead::begin() } else { None };
     match args::Cli::try_parse_from(&arguments) {
         Ok(cli) => {
             let form = cli.global.output;
-            commands::dispatch(cli).unwrap_or_else(|failure| failure.report(form))
+            commands::dispatch(cli, ahead).unwrap_or_else(|failure| failure.report(form))
         }
         Err(error) => exit::usage(&error),
+    }
+}
+
+/// Whether this command will want a sandbox, as far as can be seen before its arguments are parsed.
+fn makes_sandbox(arguments: &[OsString]) -> bool {
+    let mut words = arguments.iter().skip(1).filter_map(|word| word.to_str());
+    let mut value = false;
+    let verb = words.find(|word| {
+        let is_option = word.starts_with('-');
+        let is_verb = !is_option && !value;
+        value = matches!(*word, "-o" | "--output" | "--data-dir");
+        is_verb
+    });
+    match verb {
+        Some("monitor") => true,
+        Some("run") => !words.take_while(|word| word.starts_with('-') && *word != "--").any(|word| matches!(word, "-d" | "--detach")),
+        _ => false,
     }
 }

@@ -10,7 +10,7 @@ use hierarchy::{Controller, Version};
 
 use cofferdam_engine::{EngineError, Usage};
 use cofferdam_model::{InstallId, Limits, SandboxId};
-use cofferdam_sys::child::Cgroups;
+use cofferdam_sys::spawner::Cgroups;
 use rustix::fs::{Mode, OFlags};
 use std::fs;
 use std::io;

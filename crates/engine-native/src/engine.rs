@@ -2,17 +2,16 @@
 
 use crate::cgroup::{Cgroup, Hierarchies};
 use crate::device::system;
-use crate::launch::launch;
+use crate::launch::{Ahead, launch};
 use crate::sandbox::NativeSandbox;
 use async_trait::async_trait;
 use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec};
 use cofferdam_model::{InstallId, SandboxId};
-use cofferdam_sys::child::Slots;
-use cofferdam_sys::{INIT_PROGRAM, process};
-use std::os::fd::OwnedFd;
+use cofferdam_sys::process;
+use cofferdam_sys::spawner::Spawner;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What every sandbox of this process shares.
@@ -24,14 +23,35 @@ pub struct Host {
     pub templates: PathBuf,
     /// Control group hierarchies.
     pub hierarchies: Hierarchies,
-    /// Pid 1's program, sealed.
-    pub init: OwnedFd,
-    /// Where a new child finds its descriptors.
-    pub slots: Mutex<Slots>,
+    /// What clones every sandbox, once it is needed.
+    spawner: OnceLock<Spawner>,
+    /// What was begun before it was known what for.
+    ahead: Mutex<Option<Ahead>>,
     /// Thousandths of a CPU that this machine has.
     pub cpu_millis: u32,
     /// Landlock version of the kernel.
     pub landlock: Option<u32>,
+}
+
+impl Host {
+    /// The spawner; started at the first call.
+    pub fn spawner(&self) -> Result<&Spawner, EngineError> {
+        if let Some(spawner) = self.spawner.get() {
+            return Ok(spawner);
+        }
+        let started = Spawner::start().map_err(system)?;
+        Ok(self.spawner.get_or_init(|| started))
+    }
+
+    /// Uses a spawner that was started ahead.
+    pub fn adopt(&self, spawner: Spawner) {
+        self.spawner.get_or_init(|| spawner);
+    }
+
+    /// What was begun ahead, if nobody has taken it.
+    pub fn take_ahead(&self) -> Option<Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Containers on this host.
@@ -39,6 +59,7 @@ pub struct Host {
 pub struct NativeEngine {
     host: Arc<Host>,
     install: InstallId,
+    one: bool,
 }
 
 const RUN_DIRECTORY: &str = "/run/cofferdam";
@@ -60,12 +81,20 @@ impl NativeEngine {
             run_directory,
             templates: data.join("images").join("disks"),
             hierarchies: Hierarchies::detect(),
-            slots: Mutex::new(Slots::reserve().map_err(system)?),
-            init: process::sealed_file("cofferdam-init", INIT_PROGRAM, true).map_err(system)?,
+            spawner: OnceLock::new(),
+            ahead: Mutex::new(None),
             cpu_millis: std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32 * 1000,
             landlock: process::landlock_version(),
         };
-        Ok(Self { host: Arc::new(host), install })
+        Ok(Self { host: Arc::new(host), install, one: false })
+    }
+
+    /// For a process that makes one sandbox, with what was begun ahead for it: no threads, and the spawner ends when it has
+    /// done its work.
+    #[must_use]
+    pub fn for_one(self, ahead: Option<Ahead>) -> Self {
+        *self.host.ahead.lock().unwrap_or_else(PoisonError::into_inner) = ahead;
+        Self { one: true, ..self }
     }
 
     /// What sandboxes of this process share.
@@ -87,7 +116,16 @@ impl Engine for NativeEngine {
     }
 
     async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {
-        let launched = launch(&spec, &self.host)?;
+        let (launched, spec) = if self.one {
+            let launched = launch(&spec, &self.host)?;
+            self.host.spawner()?.finish();
+            (launched, spec)
+        } else {
+            let host = Arc::clone(&self.host);
+            let work = move || launch(&spec, &host).map(|launched| (launched, spec));
+            let joined = tokio::task::spawn_blocking(work).await;
+            joined.map_err(|e| EngineError::host("make a sandbox", std::io::Error::other(e)))??
+        };
         Ok(Arc::new(NativeSandbox::adopt(launched, &spec, events)?))
     }
 

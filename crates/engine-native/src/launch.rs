@@ -1,10 +1,11 @@
 //! How a sandbox comes to be, in order:
 //!
 //! 1. in a thread: a network namespace of the host's user namespace: loopback, rules, resolver, refusal log, sysfs;
-//! 2. meanwhile a range of host ids, devices, disk, the cgroups with their limits; then the thread is joined;
-//! 3. `clone3` from inside that namespace; the child waits (see `sys::child`);
+//! 2. meanwhile a range of host ids, devices, disk with what goes into it, the cgroups with their limits; then the thread is
+//!    joined;
+//! 3. the spawner clones the sandbox's first process, which enters the cgroups, leaves the host's root and waits;
 //! 4. id maps, then the mounts, each seen through the sandbox's ids;
-//! 5. GO with the mounts: the child enters the cgroups, attaches the mounts, gives up its rights and executes pid 1.
+//! 5. GO with the mounts: the process attaches them, gives up its rights and executes pid 1 (`sys/init/setup.rs`).
 //!
 //! Everything is held by descriptors until GO, so an error or a kill at any step leaves only what the sweep removes.
 
@@ -19,14 +20,15 @@ use crate::seccomp::FILTER;
 use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
 use cofferdam_gate::wire::{self, Wire};
 use cofferdam_policy::capability;
-use cofferdam_sys::child::{self, Plan, REQUEST_GO, Step};
 use cofferdam_sys::mount::{attr, clone_tree, new_fs};
 use cofferdam_sys::namespace::{self, Network};
+use cofferdam_sys::plan::{Plan, Step};
+use cofferdam_sys::plan_wire::{MOST_MOUNTS, REQUEST_GO};
+use cofferdam_sys::spawner::Spawner;
 use cofferdam_sys::{channel, process};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::PoisonError;
 use std::thread;
 
 const RLIMIT_CORE: u32 = 4;
@@ -68,22 +70,25 @@ pub struct Launched {
     pub cgroup: Cgroup,
 }
 
-/// Makes a sandbox. The network namespace is made in a thread of its own meanwhile: it takes as long as the rest. That
-/// thread has ended before anything is cloned.
+/// Makes a sandbox. The network namespace is made in a thread of its own meanwhile, or was made ahead: it takes as long as
+/// the rest.
 pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> {
     let rules = plugged(spec, UnpluggedControl::Rules);
+    let ahead = if rules { host.take_ahead() } else { None };
     let (network, parts) = thread::scope(|scope| {
-        let network = thread::Builder::new().stack_size(NETWORK_STACK_BYTES).spawn_scoped(scope, || make_network(rules));
+        let begun = match ahead {
+            Some(ahead) => Ok(Begun::Ahead(ahead)),
+            None => thread::Builder::new()
+                .stack_size(NETWORK_STACK_BYTES)
+                .spawn_scoped(scope, move || make_network(rules))
+                .map(Begun::Now)
+                .map_err(|e| EngineError::host("start a thread", e)),
+        };
         let parts = make_parts(spec, host);
-        (network.map_err(|e| EngineError::host("start a thread", e)).map(thread::ScopedJoinHandle::join), parts)
+        (begun.and_then(|begun| begun.finish(host)), parts)
     });
     let parts = parts?;
-    let result = match network {
-        Ok(Ok(Ok(network))) => launch_in(spec, host, &parts, network),
-        Ok(Ok(Err(error))) | Err(error) => Err(error),
-        Ok(Err(_)) => Err(EngineError::host("make the network namespace", std::io::Error::other("its thread panicked"))),
-    };
-    match result {
+    match network.and_then(|network| launch_in(spec, host, &parts, network)) {
         Ok((pidfd, control, wire, root)) => {
             let places = parts.plan.steps.iter().map(Step::place).collect();
             Ok(Launched { pidfd, control, places, wire, root, lease: parts.lease, cgroup: parts.cgroup })
@@ -96,32 +101,75 @@ pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> 
     }
 }
 
+/// A network namespace on its way.
+enum Begun<'scope> {
+    Ahead(Ahead),
+    Now(thread::ScopedJoinHandle<'scope, Result<MadeNetwork, EngineError>>),
+}
+
+impl Begun<'_> {
+    fn finish(self, host: &Host) -> Result<MadeNetwork, EngineError> {
+        let panicked = |_| EngineError::host("make the network namespace", std::io::Error::other("its thread panicked"));
+        match self {
+            Self::Now(thread) => thread.join().map_err(panicked)?,
+            Self::Ahead(ahead) => {
+                host.adopt(ahead.spawner);
+                ahead.network.join().map_err(panicked)?
+            }
+        }
+    }
+}
+
+/// A spawner and a network namespace that are being made before it is known what for: they need no more than the right to
+/// make them.
+#[derive(Debug)]
+pub struct Ahead {
+    spawner: Spawner,
+    network: thread::JoinHandle<Result<MadeNetwork, EngineError>>,
+}
+
+impl Ahead {
+    /// Begins. None if that fails: everything is then made when it is needed, and the error told.
+    pub fn begin() -> Option<Self> {
+        let network = thread::Builder::new().stack_size(NETWORK_STACK_BYTES).spawn(|| make_network(true)).ok()?;
+        Some(Self { spawner: Spawner::start().ok()?, network })
+    }
+}
+
 /// What does not need the sandbox's namespaces.
-struct Parts {
+struct Parts<'a> {
     lease: Lease,
     cgroup: Cgroup,
     plan: Plan,
     devices: Devices,
-    disk: OwnedFd,
+    upper: Upper<'a>,
+    /// A detached mount lives as long as its descriptor.
+    _disk: OwnedFd,
 }
 
-fn make_parts(spec: &SandboxSpec, host: &Host) -> Result<Parts, EngineError> {
+fn make_parts<'a>(spec: &'a SandboxSpec, host: &Host) -> Result<Parts<'a>, EngineError> {
     let lease = Lease::take(&host.run_directory)?;
     let plan = plan(spec, host)?;
     let devices = device::make(lease.base)?;
     let (disk, _) = disk::make(&spec.limits, &spec.directory, &host.templates)?;
+    let upper = Upper::make(&disk, spec, lease.base)?;
+    upper.populate(spec)?;
     let limits = Some(&spec.limits).filter(|_| plugged(spec, UnpluggedControl::Limits));
     // Every CPU of the machine is no limit, and a hierarchy less to be in.
     let unlimited_cpu = spec.limits.cpus.millis() >= host.cpu_millis;
     let hierarchies = if unlimited_cpu { host.hierarchies.without_cpu() } else { host.hierarchies.clone() };
     let cgroup = Cgroup::create(&hierarchies, spec.install, spec.id, limits)?;
-    Ok(Parts { lease, cgroup, plan, devices, disk })
+    Ok(Parts { lease, cgroup, plan, devices, upper, _disk: disk })
 }
 
-struct MadeNetwork {
+/// A network namespace with its rules, sockets and sysfs.
+#[derive(Debug)]
+pub struct MadeNetwork {
     namespace: Network,
     wire: Wire,
     sysfs: OwnedFd,
+    /// What the part was taken from.
+    whole_sysfs: OwnedFd,
 }
 
 fn make_network(rules: bool) -> Result<MadeNetwork, EngineError> {
@@ -131,40 +179,29 @@ fn make_network(rules: bool) -> Result<MadeNetwork, EngineError> {
     let attributes = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC;
     let whole = new_fs("sysfs", &[], attributes).map_err(system)?;
     let sysfs = clone_tree(whole.as_fd(), "devices/system", false).map_err(system)?;
-    Ok(MadeNetwork { namespace, wire, sysfs })
+    Ok(MadeNetwork { namespace, wire, sysfs, whole_sysfs: whole })
 }
 
 type Made = (OwnedFd, OwnedFd, Wire, OwnedFd);
 
-fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts, network: MadeNetwork) -> Result<Made, EngineError> {
+fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, network: MadeNetwork) -> Result<Made, EngineError> {
     let (control, child_control) = channel::pair().map_err(system)?;
     let entrances = parts.cgroup.entrances()?;
-    let upper = Upper::make(&parts.disk, spec, parts.lease.base)?;
-    // The slots are this child's until it says so.
-    let mut slots = host.slots.lock().unwrap_or_else(PoisonError::into_inner);
-    let visit = network.namespace.visit().map_err(system)?;
-    let cloned = child::clone(&parts.plan, child_control.as_fd(), host.init.as_fd(), parts.lease.fd.as_fd(), &entrances, &mut slots)
-        .map_err(system)?;
-    drop(visit);
+    let lease = parts.lease.fd.as_fd();
+    let cloned = host.spawner()?.clone(&parts.plan.encode(), child_control.as_fd(), lease, network.namespace.as_fd(), &entrances);
+    let cloned = cloned.map_err(system)?;
+    spec.forked.happened();
     drop(child_control);
-    let mapped = map_and_populate(spec, parts, &upper, cloned.pid);
-    // Whatever became of that, the slots are given back empty, and only once the child has let go of them.
-    let unshared = child::wait_unshared(control.as_fd(), cloned.pidfd.as_fd());
-    slots.clear().map_err(system)?;
-    drop(slots);
-    unshared.map_err(system)?;
-    let userns = mapped?;
-    let root = upper.compose(userns.as_fd())?;
+    namespace::map_ids(cloned.pid, parts.lease.base, RANGE_IDS).map_err(system)?;
+    let userns = namespace::of_process(cloned.pid, "user").map_err(system)?;
+    let (root, lowers) = parts.upper.compose(userns.as_fd())?;
     let trees = trees(spec, userns.as_fd())?;
     hand_over(&control, &root, &parts.devices, &network.sysfs, &trees)?;
+    let mut done_with = lowers;
+    done_with.extend([network.sysfs, network.whole_sysfs]);
+    done_with.extend(trees);
+    host.spawner()?.discard(done_with);
     Ok((cloned.pidfd, control, network.wire, root))
-}
-
-/// What can be done while the child takes its own table of descriptors. Returns its user namespace.
-fn map_and_populate(spec: &SandboxSpec, parts: &Parts, upper: &Upper<'_>, pid: u32) -> Result<OwnedFd, EngineError> {
-    namespace::map_ids(pid, parts.lease.base, RANGE_IDS).map_err(system)?;
-    upper.populate(spec)?;
-    namespace::of_process(pid, "user").map_err(system)
 }
 
 fn plugged(spec: &SandboxSpec, control: UnpluggedControl) -> bool {
@@ -192,10 +229,10 @@ fn hand_over(control: &OwnedFd, root: &OwnedFd, devices: &Devices, sysfs: &Owned
 
 fn plan(spec: &SandboxSpec, host: &Host) -> Result<Plan, EngineError> {
     let trees = spec.image.trees().len() + spec.mounts.len();
-    if FIRST_TREE + trees > child::MOST_MOUNTS {
+    if FIRST_TREE + trees > MOST_MOUNTS {
         return Err(EngineError::Invalid {
             what: format!("{trees} mounts"),
-            why: format!("at most {} are possible", child::MOST_MOUNTS - FIRST_TREE),
+            why: format!("at most {} are possible", MOST_MOUNTS - FIRST_TREE),
         });
     }
     let keep = if plugged(spec, UnpluggedControl::Capabilities) { capability::PID_ONE } else { capability::EVERY };

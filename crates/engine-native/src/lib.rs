@@ -23,4 +23,5 @@ mod transfer;
 pub use cgroup::Hierarchies;
 pub use disk::DiskReport;
 pub use engine::{Host, NativeEngine};
+pub use launch::Ahead;
 pub use lease::RANGE_IDS;

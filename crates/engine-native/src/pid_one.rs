@@ -7,7 +7,8 @@
 //! ```
 
 use cofferdam_engine::{EngineError, ExitStatus, Process};
-use cofferdam_sys::child::{REPLY_SETUP_FAILED, stage_name};
+use cofferdam_sys::plan::stage_name;
+use cofferdam_sys::plan_wire::{REPLY_SETUP_FAILED, SETUP_STEP};
 use cofferdam_sys::init_wire::{
     REPLY_EXECUTED, REPLY_EXITED, REPLY_FAILED, REPLY_SPAWNED, REQUEST_SIGNAL, REQUEST_SPAWN, STAGE_CREDENTIALS, STAGE_DIRECTORY,
     STAGE_EXECUTE, STAGE_FORK, STAGE_GATE, STAGE_LIMITS, STAGE_TERMINAL,
@@ -170,9 +171,8 @@ async fn read(socket: Arc<AsyncFd<OwnedFd>>, state: Arc<Mutex<State>>, gone_send
 }
 
 fn setup_failure(words: [u32; 4], places: &[String]) -> String {
-    const MOUNTING: u32 = 4;
     let error = io::Error::from_raw_os_error(words[3] as i32);
-    match places.get(words[1] as usize).filter(|_| words[2] == MOUNTING) {
+    match places.get(words[1] as usize).filter(|_| words[2] == SETUP_STEP) {
         Some(place) => {
             format!("nothing can be mounted at /{place}: {error}; choose a place that the image has, or one that is not read-only")
         }

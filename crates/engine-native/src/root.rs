@@ -157,8 +157,8 @@ impl<'a> Upper<'a> {
         write().map_err(|e| EngineError::host(format!("make {}", file.path.display()), e))
     }
 
-    /// The overlay, detached. `userns` holds the sandbox's ids.
-    pub fn compose(&self, userns: BorrowedFd<'_>) -> Result<OwnedFd, EngineError> {
+    /// The overlay, detached, and what is no longer needed once it is there. `userns` holds the sandbox's ids.
+    pub fn compose(&self, userns: BorrowedFd<'_>) -> Result<(OwnedFd, Vec<OwnedFd>), EngineError> {
         let mut lowers = Vec::new();
         for layer in &self.layers {
             let lower = clone_tree(*layer, "", false).map_err(system)?;
@@ -172,7 +172,8 @@ impl<'a> Upper<'a> {
         if self.on_disk {
             options.push(FsOption::Flag("volatile"));
         }
-        new_fs("overlay", &options, attr::NO_SUID | attr::NO_DEV).map_err(system)
+        let overlay = new_fs("overlay", &options, attr::NO_SUID | attr::NO_DEV).map_err(system)?;
+        Ok((overlay, lowers))
     }
 }
 

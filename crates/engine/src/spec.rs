@@ -5,6 +5,7 @@ use cofferdam_model::{InstallId, Limits, SandboxId};
 use cofferdam_trust::{User, VerifiedImage};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A sandbox to make.
 #[derive(Clone, Debug)]
@@ -31,6 +32,32 @@ pub struct SandboxSpec {
     pub files: Vec<File>,
     /// Controls left out, to show that tests notice. Empty in every sandbox that users get.
     pub unplugged: BTreeSet<Control>,
+    /// Called once the engine has nothing left to prepare and waits for the sandbox.
+    pub forked: Forked,
+}
+
+/// What a caller does when a sandbox begins to set itself up: before that, the engine needs every processor.
+#[derive(Clone, Default)]
+pub struct Forked(Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl Forked {
+    /// Calls this.
+    pub fn call(then: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(then)))
+    }
+
+    /// For engines: it has come so far.
+    pub fn happened(&self) {
+        if let Some(then) = &self.0 {
+            then();
+        }
+    }
+}
+
+impl std::fmt::Debug for Forked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Forked(…)" } else { "Forked" })
+    }
 }
 
 /// A tree of the host inside the sandbox.

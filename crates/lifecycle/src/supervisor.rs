@@ -8,34 +8,31 @@
 //! ```
 //! The first reason that ends the sandbox is the one on record; the commit of the exit is durable before `run` returns.
 
-use crate::control::{self, Command, Defaults};
+mod running;
+mod streams;
+
+pub use running::resize;
+pub use streams::Streams;
+
+use crate::control::{Command, Defaults};
 use crate::data::{DataDir, DataError, now};
-use crate::log::{LogWriter, MOST_BYTES, Stream};
-use crate::pump::{self, Output, Source};
+use crate::log::{LogWriter, MOST_BYTES};
+use crate::pump::Output;
 use crate::records::Records;
-use cofferdam_engine::{
-    Control, Engine, EngineError, EngineEvent, ExitStatus, Mount, Observation, Process, ProcessSpec, Sandbox, SandboxSpec, Stdio,
-    UnpluggedControl,
-};
 use cofferdam_engine::{Directory, File};
-use cofferdam_model::{ImageRef, Limits, Name, NetworkLevel, NewEvent, Phase, Reason, SandboxId, SandboxRecord, Timestamp};
+use cofferdam_engine::{Engine, EngineError, Forked, Mount, Observation, Sandbox, SandboxSpec, UnpluggedControl};
+use cofferdam_model::{ImageRef, Limits, Name, NetworkLevel, NewEvent, Phase, Reason, SandboxId, SandboxRecord};
 use cofferdam_store::{Durability, Store, StoreError};
 use cofferdam_trust::{User, VerifiedImage};
+use running::Running;
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::pending;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Instant, sleep, sleep_until};
 
 /// How long a sandbox has to end by itself after TERM, where nothing else is said.
 pub const GRACE: Duration = Duration::from_secs(10);
-/// What lives shorter gets neither a control socket nor a record of running.
-const SETTLED: Duration = Duration::from_millis(5);
-
 /// A sandbox to run.
 #[derive(Debug)]
 pub struct Request {
@@ -79,26 +76,6 @@ pub struct Request {
     pub unplugged: BTreeSet<UnpluggedControl>,
 }
 
-/// Where the standard streams of the main process come from and go to.
-#[derive(Debug)]
-pub struct Streams {
-    /// Rows and columns of a terminal of its own.
-    pub terminal: Option<(u16, u16)>,
-    /// Handed to the process as it is: a pipe, or the null device.
-    pub input: Option<OwnedFd>,
-    /// Copied into the process's input as it comes.
-    pub feed: Option<OwnedFd>,
-    /// The caller's output and error output.
-    pub foreground: Option<(OwnedFd, OwnedFd)>,
-}
-
-impl Streams {
-    /// No input, output to the log only.
-    pub const fn detached() -> Self {
-        Self { terminal: None, input: None, feed: None, foreground: None }
-    }
-}
-
 /// How a sandbox ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -106,6 +83,8 @@ pub struct Outcome {
     pub record: SandboxRecord,
     /// What was seen of it at its end.
     pub observation: Observation,
+    /// Whether the records hold others that have not ended: some of them may need sweeping.
+    pub others: bool,
 }
 
 /// Why a sandbox could not be run.
@@ -194,22 +173,39 @@ impl<'a> Supervisor<'a> {
     ) -> Result<(Outcome, Records), SupervisorError> {
         let mut record = first_record(&request, self.engine.capabilities().name);
         let (event_sender, events) = unbounded_channel();
-        let sandbox = self.engine.create(sandbox_spec(&request, &directory, self.data), event_sender).await?;
-        // In a thread: the sandbox sets itself up meanwhile.
+        // In a thread, and only once the sandbox sets itself up: before, every processor is busy with making it.
         let intent = (self.data.database(), record.clone(), event(&record, &request.actor, "sandbox.created", None));
-        let records = Records::open(move || open_with_intent(&intent.0, &intent.1, intent.2))?;
-        let store = match records.opened().await {
-            Ok(store) => store,
-            Err(error) => {
+        let (begin, begun) = std::sync::mpsc::channel();
+        let records = Records::open(move || {
+            // An error is the sender's end: the sandbox could not be made, and that is recorded too.
+            let _ = begun.recv();
+            open_with_intent(&intent.0, &intent.1, intent.2)
+        })?;
+        let mut spec = sandbox_spec(&request, &directory, self.data);
+        spec.forked = Forked::call(move || {
+            // Its thread has ended only if the database could not be opened, which it says itself.
+            let _ = begin.send(());
+        });
+        let created = self.engine.create(spec, event_sender).await;
+        let opened = records.opened().await;
+        let (sandbox, store) = match (created, opened) {
+            (Ok(sandbox), Ok(store)) => (sandbox, store),
+            (Ok(sandbox), Err(error)) => {
                 sandbox.delete().await?;
                 return Err(error);
             }
+            (Err(error), Ok(store)) => {
+                let error = error.into();
+                fail_start(&mut record, &request.actor, &error, &store).await?;
+                return Err(error);
+            }
+            (Err(error), Err(_)) => return Err(error.into()),
         };
         if let Some(prepare) = self.prepare.take() {
             prepare(Arc::clone(&sandbox)).await;
         }
         let output = Arc::new(Output::new(LogWriter::new(&directory.join("logs"), request.log_bytes)));
-        let started = start(&*sandbox, &mut request, &output).await;
+        let started = streams::start(&*sandbox, &mut request, &output).await;
         let (process, pumps) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -263,6 +259,7 @@ fn sandbox_spec(request: &Request, directory: &std::path::Path, data: &DataDir) 
         directories: request.directories.clone(),
         files: request.files.clone(),
         unplugged: request.unplugged.clone(),
+        forked: Forked::default(),
     }
 }
 
@@ -295,224 +292,6 @@ async fn fail_start(record: &mut SandboxRecord, actor: &str, error: &SupervisorE
     let event = event(record, actor, "sandbox.failed", record.detail.clone());
     let failed = record.clone();
     store.run(move |store| store.sandbox_update(&failed, &[event], Durability::Full)).await.map(|_| ())
-}
-
-type Pumps = Vec<JoinHandle<()>>;
-
-/// Starts the main process with its streams connected.
-async fn start(sandbox: &dyn Sandbox, request: &mut Request, output: &Arc<Output>) -> Result<(Process, Pumps), SupervisorError> {
-    let io = |what| move |source: std::io::Error| SupervisorError::Io { what, source };
-    let spec = ProcessSpec {
-        command: request.command.clone(),
-        environment: request.environment.clone(),
-        directory: request.directory.clone(),
-        user: request.user.clone(),
-        terminal: request.streams.terminal,
-    };
-    let streams = &mut request.streams;
-    if streams.terminal.is_some() {
-        let mut process = sandbox.start(spec, Stdio::Terminal).await?;
-        let Some(master) = process.terminal.take() else { return Ok((process, Vec::new())) };
-        let copy = master.try_clone().map_err(io("duplicate the terminal"))?;
-        process.terminal = Some(master.try_clone().map_err(io("duplicate the terminal"))?);
-        let foreground = streams.foreground.take().map(|(out, _)| out);
-        let source = Source { from: copy, stream: Stream::Out, foreground };
-        let pumps = vec![pump::from_sandbox(vec![source], Arc::clone(output)).map_err(io("start a thread"))?];
-        if let Some(feed) = streams.feed.take() {
-            // It ends with the process: nobody waits for a keyboard.
-            pump::into_sandbox(feed, master).map_err(io("start a thread"))?;
-        }
-        return Ok((process, pumps));
-    }
-    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| io("make a pipe")(e.into()));
-    let ((out_read, out_write), (error_read, error_write)) = (pipe()?, pipe()?);
-    let (input, feed) = match (streams.input.take(), streams.feed.take()) {
-        (Some(input), _) => (input, None),
-        (None, Some(feed)) => {
-            let (read, write) = pipe()?;
-            (read, Some((feed, write)))
-        }
-        (None, None) => (std::fs::File::open("/dev/null").map_err(io("open /dev/null"))?.into(), None),
-    };
-    let process = sandbox.start(spec, Stdio::Fds([input, out_write, error_write])).await?;
-    if let Some((feed, write)) = feed {
-        pump::into_sandbox(feed, write).map_err(io("start a thread"))?;
-    }
-    let (out, error) = streams.foreground.take().map_or((None, None), |(out, error)| (Some(out), Some(error)));
-    let sources = vec![
-        Source { from: out_read, stream: Stream::Out, foreground: out },
-        Source { from: error_read, stream: Stream::Err, foreground: error },
-    ];
-    let pump = pump::from_sandbox(sources, Arc::clone(output)).map_err(io("start a thread"))?;
-    Ok((process, vec![pump]))
-}
-
-/// A sandbox whose main process runs.
-struct Running {
-    sandbox: Arc<dyn Sandbox>,
-    process: Process,
-    output: Arc<Output>,
-    pumps: Pumps,
-    events: UnboundedReceiver<EngineEvent>,
-    receiver: UnboundedReceiver<Command>,
-    sender: UnboundedSender<Command>,
-    directory: PathBuf,
-    defaults: Defaults,
-    actor: String,
-}
-
-impl Running {
-    /// Until the main process has ended; returns why if something else than itself ended it.
-    async fn supervise(
-        &mut self,
-        record: &mut SandboxRecord,
-        store: &Records,
-        ready: Option<Box<dyn FnOnce() + '_>>,
-    ) -> Result<Option<Reason>, SupervisorError> {
-        let deadline = record.limits.timeout.map(|timeout| Instant::now() + timeout.duration());
-        let mut why = None;
-        if ready.is_none() {
-            tokio::select! {
-                biased;
-                _ = self.process.wait() => return Ok(why),
-                () = sleep(SETTLED) => {}
-            }
-        }
-        let _server =
-            control::serve(&self.directory, &self.sandbox, &self.process, &self.output, self.defaults.clone(), self.sender.clone())
-                .map_err(|source| SupervisorError::Io { what: "open the control socket", source })?;
-        let started = event(record, &self.actor, "sandbox.started", None);
-        let recorded = record.clone();
-        store.run(move |store| store.sandbox_update(&recorded, &[started], Durability::Normal)).await?;
-        if let Some(ready) = ready {
-            ready();
-        }
-        loop {
-            let time_out = async {
-                match deadline.filter(|_| why.is_none()) {
-                    Some(deadline) => sleep_until(deadline).await,
-                    None => pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                _ = self.process.wait() => return Ok(why),
-                Some(command) = self.receiver.recv() => self.obey(command, &mut why).await?,
-                () = time_out => {
-                    why = Some(Reason::TimeLimit);
-                    self.sandbox.control(Control::Kill).await?;
-                }
-                Some(EngineEvent::Refused(refused)) = self.events.recv() => {
-                    let mut event = event(record, "cofferdam", "network.refused", Some("no policy allows it".into()));
-                    event.data = serde_json::to_value(&refused).unwrap_or_default();
-                    store.run(move |store| store.event_insert(&[event])).await?;
-                }
-            }
-        }
-    }
-
-    async fn obey(&self, command: Command, why: &mut Option<Reason>) -> Result<(), EngineError> {
-        match command {
-            Command::Stop { grace } => {
-                if why.is_none() {
-                    *why = Some(Reason::Stopped);
-                    // Commands are obeyed while it takes its time: a kill must not wait.
-                    let sandbox = Arc::clone(&self.sandbox);
-                    tokio::spawn(async move { sandbox.control(Control::Stop { grace }).await });
-                }
-            }
-            Command::Kill => {
-                why.get_or_insert(Reason::Killed);
-                self.sandbox.control(Control::Kill).await?;
-            }
-            Command::Signal(number) => self.sandbox.control(Control::Signal { process: self.process.id, number }).await?,
-            Command::Resize(rows, columns) => {
-                if let Some(terminal) = &self.process.terminal {
-                    resize(terminal.as_fd(), rows, columns);
-                }
-            }
-            Command::Pause => self.sandbox.control(Control::Pause).await?,
-            Command::Resume => self.sandbox.control(Control::Resume).await?,
-        }
-        Ok(())
-    }
-
-    async fn finish(
-        mut self,
-        mut record: SandboxRecord,
-        why: Option<Reason>,
-        store: Records,
-        inspect: Option<Inspect<'_>>,
-    ) -> Result<(Outcome, Records), SupervisorError> {
-        let status = self.process.wait().await;
-        drop(self.process.terminal.take());
-        if let Some(inspect) = inspect {
-            inspect(Arc::clone(&self.sandbox)).await;
-        }
-        let observation = self.sandbox.observe().await?;
-        for pump in self.pumps {
-            // A panicked pump has lost output, not the exit.
-            let _ = pump.join();
-        }
-        self.output.close();
-        settle(&mut record, why, status, &observation);
-        let mut events =
-            vec![event(&record, &self.actor, &format!("sandbox.{}", record.phase), record.reason.map(|r| r.name().to_owned()))];
-        events.extend(refusals(&record, &observation));
-        let exit = record.clone();
-        let commit = store.run(move |store| store.sandbox_update(&exit, &events, Durability::Full));
-        let (committed, deleted) = tokio::join!(commit, self.sandbox.delete());
-        committed?;
-        deleted?;
-        Ok((Outcome { record, observation }, store))
-    }
-}
-
-/// Sets a terminal's size; a terminal that is gone has none.
-pub fn resize(terminal: std::os::fd::BorrowedFd<'_>, rows: u16, columns: u16) {
-    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    let _ = rustix::termios::tcsetwinsize(terminal, size);
-}
-
-/// Works out how it ended from what was seen.
-fn settle(record: &mut SandboxRecord, why: Option<Reason>, status: ExitStatus, observation: &Observation) {
-    const SIGKILL: i32 = 9;
-    let killed = status == ExitStatus::Signal(SIGKILL);
-    let reason = match why {
-        Some(why) => why,
-        None if killed && observation.out_of_memory_kills > 0 => Reason::OutOfMemory,
-        None if killed => Reason::Killed,
-        None => Reason::Exited,
-    };
-    record.phase = reason.phase();
-    record.reason = Some(reason);
-    record.exit_code = Some(status.shell_code());
-    record.detail = match reason {
-        Reason::OutOfMemory => Some(format!("the memory limit of {} was reached", record.limits.memory)),
-        Reason::TimeLimit => record.limits.timeout.map(|timeout| format!("the time limit of {timeout} was reached")),
-        _ => None,
-    };
-    let time: Timestamp = now();
-    record.ended_at = Some(time);
-    record.removed_at = (!record.kept).then_some(time);
-}
-
-/// One event for each refused destination, with its count.
-fn refusals(record: &SandboxRecord, observation: &Observation) -> Vec<NewEvent> {
-    let repeated = observation.refused.iter().filter(|refused| refused.count > 1 || record.started_at.is_some());
-    let mut events: Vec<NewEvent> = repeated
-        .map(|refused| {
-            let mut event = event(record, "cofferdam", "network.refused_total", Some("no policy allows it".into()));
-            event.data = serde_json::to_value(refused).unwrap_or_default();
-            event
-        })
-        .collect();
-    if observation.refused_unnamed > 0 {
-        let mut event = event(record, "cofferdam", "network.refused_total", Some("more destinations than are kept one by one".into()));
-        event.data = serde_json::json!({ "count": observation.refused_unnamed });
-        events.push(event);
-    }
-    events
 }
 
 /// The bytes of output that are kept where nothing else is said.

@@ -40,6 +40,8 @@ pub fn run(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     if version(connection)? == known {
         return Ok(());
     }
+    // It stays so: the file says it.
+    connection.execute_batch("PRAGMA journal_mode=WAL")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = version(&transaction)?;
     if found > known {

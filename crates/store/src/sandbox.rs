@@ -62,6 +62,12 @@ impl Store {
     pub fn sandbox_list_live(&mut self) -> Result<Vec<SandboxRecord>, StoreError> {
         select(&self.connection, "SELECT record FROM sandbox WHERE phase IN ('pending', 'creating', 'running')", [])
     }
+
+    /// Whether there are any of those.
+    pub fn sandbox_any_live(&mut self) -> Result<bool, StoreError> {
+        let query = "SELECT EXISTS (SELECT 1 FROM sandbox WHERE phase IN ('pending', 'creating', 'running'))";
+        Ok(self.connection.query_row(query, [], |row| row.get(0))?)
+    }
 }
 
 fn insert(transaction: &Transaction<'_>, record: &SandboxRecord, events: &[NewEvent]) -> Result<(), StoreError> {

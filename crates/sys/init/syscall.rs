@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 #[cfg(target_arch = "x86_64")]
-pub mod nr {
+mod arch {
     pub const READ: usize = 0;
     pub const WRITE: usize = 1;
     pub const CLOSE: usize = 3;
@@ -35,10 +35,20 @@ pub mod nr {
     pub const SIGNALFD4: usize = 289;
     pub const PIPE2: usize = 293;
     pub const PRLIMIT64: usize = 302;
+    pub const MOUNT: usize = 165;
+    pub const FCHDIR: usize = 81;
+    pub const PIVOT_ROOT: usize = 155;
+    pub const UMOUNT2: usize = 166;
+    pub const SETHOSTNAME: usize = 170;
+    pub const UNSHARE: usize = 272;
+    pub const SETNS: usize = 308;
+    pub const SECCOMP: usize = 317;
+    pub const EXECVEAT: usize = 322;
+    pub const CHROOT: usize = 161;
 }
 
 #[cfg(target_arch = "aarch64")]
-pub mod nr {
+mod arch {
     pub const READ: usize = 63;
     pub const WRITE: usize = 64;
     pub const CLOSE: usize = 57;
@@ -70,6 +80,33 @@ pub mod nr {
     pub const SIGNALFD4: usize = 74;
     pub const PIPE2: usize = 59;
     pub const PRLIMIT64: usize = 261;
+    pub const MOUNT: usize = 40;
+    pub const FCHDIR: usize = 50;
+    pub const PIVOT_ROOT: usize = 41;
+    pub const UMOUNT2: usize = 39;
+    pub const SETHOSTNAME: usize = 161;
+    pub const UNSHARE: usize = 97;
+    pub const SETNS: usize = 268;
+    pub const SECCOMP: usize = 277;
+    pub const EXECVEAT: usize = 281;
+    pub const CHROOT: usize = 51;
+}
+
+/// Numbers that are the same everywhere: calls added since 2019.
+pub mod nr {
+    pub use super::arch::*;
+    pub const OPENAT2: usize = 437;
+    pub const MOVE_MOUNT: usize = 429;
+    pub const OPEN_TREE: usize = 428;
+    pub const FSOPEN: usize = 430;
+    pub const FSCONFIG: usize = 431;
+    pub const FSMOUNT: usize = 432;
+    pub const MOUNT_SETATTR: usize = 442;
+    pub const CLONE3: usize = 435;
+    pub const CLOSE_RANGE: usize = 436;
+    pub const LANDLOCK_CREATE_RULESET: usize = 444;
+    pub const LANDLOCK_ADD_RULE: usize = 445;
+    pub const LANDLOCK_RESTRICT_SELF: usize = 446;
 }
 
 /// One system call with up to six arguments; a negative result is `-errno`.
@@ -103,6 +140,9 @@ macro_rules! sys {
     ($nr:ident, $a:expr, $b:expr, $c:expr, $d:expr) => {
         $crate::syscall::call($crate::syscall::nr::$nr, [$a as usize, $b as usize, $c as usize, $d as usize, 0, 0])
     };
+    ($nr:ident, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr) => {
+        $crate::syscall::call($crate::syscall::nr::$nr, [$a as usize, $b as usize, $c as usize, $d as usize, $e as usize, 0])
+    };
     ($nr:ident, $a:expr, $b:expr, $c:expr, $d:expr, $e:expr, $f:expr) => {
         $crate::syscall::call($crate::syscall::nr::$nr, [$a as usize, $b as usize, $c as usize, $d as usize, $e as usize, $f as usize])
     };
@@ -110,10 +150,10 @@ macro_rules! sys {
 
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
-    ".globl _start", "_start:", "xor ebp, ebp", "and rsp, -16", "call {main}", "ud2", main = sym crate::main_loop
+    ".globl _start", "_start:", "xor ebp, ebp", "mov rdi, rsp", "and rsp, -16", "call {enter}", "ud2", enter = sym crate::enter
 );
 #[cfg(target_arch = "aarch64")]
-core::arch::global_asm!(".globl _start", "_start:", "mov x29, #0", "bl {main}", "brk #1", main = sym crate::main_loop);
+core::arch::global_asm!(".globl _start", "_start:", "mov x29, #0", "mov x0, sp", "bl {enter}", "brk #1", enter = sym crate::enter);
 
 /// Copies bytes; the compiler calls it by name.
 ///

@@ -1,21 +1,14 @@
-//! Entering and leaving network namespaces; id maps.
+//! Network namespaces; id maps.
 
 use crate::error::check;
 use crate::{Error, Result};
 use rustix::fs::{Mode, OFlags, open};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A network namespace owned by the user namespace that made it.
 #[derive(Debug)]
 pub struct Network {
     fd: OwnedFd,
-}
-
-/// While this lives, the calling thread is in another network namespace. Dropping it returns the thread to the one it
-/// came from; if that fails the process aborts, since going on in the wrong namespace is worse.
-#[derive(Debug)]
-pub struct Visit {
-    home: OwnedFd,
 }
 
 impl Network {
@@ -25,22 +18,11 @@ impl Network {
         check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWNET) }), "unshare(CLONE_NEWNET)")?;
         Ok(Self { fd: current()? })
     }
-
-    /// Enters it.
-    pub fn visit(&self) -> Result<Visit> {
-        let visit = Visit { home: current()? };
-        // SAFETY: takes no pointers; the descriptor is open.
-        check(i64::from(unsafe { libc::setns(self.fd.as_raw_fd(), libc::CLONE_NEWNET) }), "setns(network)")?;
-        Ok(visit)
-    }
 }
 
-impl Drop for Visit {
-    fn drop(&mut self) {
-        // SAFETY: takes no pointers; the descriptor is open.
-        if unsafe { libc::setns(self.home.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-            std::process::abort();
-        }
+impl AsFd for Network {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

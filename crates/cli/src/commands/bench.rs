@@ -7,6 +7,7 @@ use crate::output::one;
 use cofferdam_engine::MountSource;
 use cofferdam_engine::conformance::{Kit, Made};
 use cofferdam_model::ImageRef;
+use futures_util::StreamExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -89,15 +90,21 @@ async fn measure(kit: &Kit<'_>, arguments: &BenchArgs) -> Result<Figures, String
     made.delete().await?;
     let before = available_kib();
     let begun = Instant::now();
-    let mut running: Vec<Made> = Vec::new();
-    let mut each = Vec::new();
-    for _ in 0..arguments.many {
+    let start = |_| async {
         let begun = Instant::now();
         let made = kit.sandbox(plain).await?;
         made.start(&["/bin/sleep", "3600"]).await?;
-        each.push(milliseconds(begun));
+        Ok::<_, String>((made, milliseconds(begun)))
+    };
+    let mut starting = futures_util::stream::iter(0..arguments.many).map(start).buffered(arguments.together.max(1));
+    let mut running: Vec<Made> = Vec::new();
+    let mut each = Vec::new();
+    while let Some(started) = starting.next().await {
+        let (made, took) = started?;
         running.push(made);
+        each.push(took);
     }
+    drop(starting);
     let many_running_ms = milliseconds(begun);
     let used = before.saturating_sub(available_kib());
     for made in running {

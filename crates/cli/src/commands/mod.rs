@@ -25,10 +25,11 @@ mod wait;
 
 use crate::args::{Cli, EngineVerb, TaskVerb, Verb};
 use crate::exit::Failure;
+use cofferdam_engine_native::Ahead;
 use std::process::ExitCode;
 
-/// Does what was asked.
-pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+/// Does what was asked. `ahead` was begun for a sandbox.
+pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
     if cli.verb.only_prints() {
         // As command line tools do. What supervises or relays must outlive its reader instead.
         cofferdam_sys::process::default_sigpipe();
@@ -36,7 +37,7 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let mut global = cli.global;
     global.verbose += cli.more;
     match cli.verb {
-        Verb::Run(arguments) => run::run(global, *arguments).map_err(Failure::while_running),
+        Verb::Run(arguments) => run::run(global, *arguments, ahead).map_err(Failure::while_running),
         Verb::Exec(arguments) => exec::run(global, arguments).map_err(Failure::while_running),
         Verb::Attach(arguments) => attach::run(global, &arguments.sandbox).map_err(Failure::while_running),
         Verb::Ps(arguments) => ps::run(global, &arguments),
@@ -60,6 +61,6 @@ pub fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Bench(arguments) => bench::run(global, &arguments),
         Verb::Completion { shell } => completion::run(shell),
         Verb::Version => version::run(&global),
-        Verb::Monitor(arguments) => monitor::run(global, *arguments),
+        Verb::Monitor(arguments) => monitor::run(global, *arguments, ahead),
     }
 }

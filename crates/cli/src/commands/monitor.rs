@@ -5,6 +5,7 @@ use crate::commands::request;
 use crate::context::{Context, random};
 use crate::exit::{FAILED, FAILED_TO_RUN, Failure};
 use cofferdam_engine::Engine;
+use cofferdam_engine_native::Ahead;
 use cofferdam_lifecycle::Supervisor;
 use cofferdam_lifecycle::supervisor::Streams;
 use cofferdam_model::SandboxId;
@@ -47,9 +48,9 @@ pub fn launch(global: &Global, _arguments: &RunArgs) -> Result<ExitCode, Failure
 
 /// The monitor: everything that can go wrong before the main process runs is said on standard output, which is then
 /// given up.
-pub fn run(global: Global, arguments: MonitorArgs) -> Result<ExitCode, Failure> {
+pub fn run(global: Global, arguments: MonitorArgs, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
     let _ = rustix::process::setsid();
-    match supervise(global, &arguments) {
+    match supervise(global, &arguments, ahead) {
         Ok(code) => Ok(code),
         Err(failure) => {
             let failure = failure.while_running();
@@ -59,20 +60,20 @@ pub fn run(global: Global, arguments: MonitorArgs) -> Result<ExitCode, Failure> 
     }
 }
 
-fn supervise(global: Global, arguments: &MonitorArgs) -> Result<ExitCode, Failure> {
+fn supervise(global: Global, arguments: &MonitorArgs, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
     let id: SandboxId = arguments.id.parse().map_err(|_| Failure::usage("--id: an id is wanted"))?;
     let context = Context::open(global)?;
-    let engine = context.engine()?;
+    let engine = context.engine()?.for_one(ahead);
     let mut run = arguments.run.clone();
     run.detach = true;
     let mut wanted = request::build(&context, &run, &engine.capabilities(), id)?;
     wanted.streams = Streams { terminal: run.tty.then_some((24, 80)), ..Streams::detached() };
     std::env::set_current_dir("/")?;
-    let (outcome, records) = context.runtime.block_on(async {
+    let (outcome, _records) = context.runtime.block_on(async {
         let (sender, receiver) = unbounded_channel();
         Supervisor::new(&context.data, &engine).on_ready(say_ready).run(wanted, (sender, receiver)).await.map_err(Failure::from)
     })?;
-    context.sweep_after(&records, &engine)?;
+    context.sweep_after(&outcome, &engine)?;
     Ok(super::run::status(&outcome))
 }
 

@@ -7,6 +7,7 @@ use crate::exit::{FAILED_TO_RUN, Failure, NOT_FOUND, TIME_LIMIT};
 use crate::terminal::{self, Raw};
 use crate::toolchain;
 use cofferdam_engine::Engine;
+use cofferdam_engine_native::Ahead;
 use cofferdam_lifecycle::control::Command;
 use cofferdam_lifecycle::supervisor::{GRACE, Outcome, Streams};
 use cofferdam_lifecycle::{Supervisor, task};
@@ -19,12 +20,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 /// Runs it.
-pub fn run(global: Global, arguments: RunArgs) -> Result<ExitCode, Failure> {
+pub fn run(global: Global, arguments: RunArgs, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
     if arguments.detach {
         return monitor::launch(&global, &arguments);
     }
     let context = Context::open(global)?;
-    let engine = context.engine()?;
+    let engine = context.engine()?.for_one(ahead);
     let id = SandboxId::from_random(random());
     if context.global.verbose > 0 {
         crate::output::note!("cofferdam: engine native: it is the only one of this release; sandbox {id}");
@@ -66,10 +67,11 @@ pub fn run(global: Global, arguments: RunArgs) -> Result<ExitCode, Failure> {
     drop(raw);
     let (outcome, records) = result.map_err(|failure| hint(failure, &program))?;
     explain(&context.global, &outcome);
-    context.sweep_after(&records, &engine)?;
-    // The process ends here: closing the database by the book would cost a checkpoint.
-    std::mem::forget(records);
-    Ok(status(&outcome))
+    context.sweep_after(&outcome, &engine)?;
+    let status = status(&outcome);
+    // The process ends here: to take everything apart by the book would cost a checkpoint and some hundred calls.
+    std::mem::forget((records, outcome, engine, context));
+    Ok(status)
 }
 
 /// A program that the host has and the sandbox has not deserves a word.

@@ -1,7 +1,7 @@
 //! What checks work with: an engine, an image, and short ways to run something.
 
 use crate::{
-    Control, Engine, EngineError, EngineEvent, ExitStatus, Mount, MountSource, Observation, Process, ProcessSpec, Sandbox, SandboxSpec,
+    Control, Engine, EngineError, EngineEvent, ExitStatus, Forked, Mount, MountSource, Observation, Process, ProcessSpec, Sandbox, SandboxSpec,
     Stdio,
 };
 use cofferdam_model::{Bytes, Cpus, Difficulty, InstallId, Limits, SandboxId};
@@ -119,6 +119,7 @@ impl<'a> Kit<'a> {
             directories: Vec::new(),
             files: Vec::new(),
             unplugged: BTreeSet::new(),
+            forked: Forked::default(),
         };
         change(&mut spec);
         let (sender, events) = unbounded_channel();

@@ -1,0 +1,198 @@
+//! A sandbox from the start of its main process to the commit of its exit.
+
+use super::streams::Pumps;
+use super::{Inspect, Outcome, SupervisorError, event};
+use crate::control::{self, Command, Defaults};
+use crate::data::now;
+use crate::pump::Output;
+use crate::records::Records;
+use cofferdam_engine::{Control, EngineError, EngineEvent, ExitStatus, Observation, Process, Sandbox};
+use cofferdam_model::{NewEvent, Reason, SandboxRecord, Timestamp};
+use cofferdam_store::Durability;
+use std::future::pending;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// What lives shorter gets neither a control socket nor a record of running.
+const SETTLED: Duration = Duration::from_millis(5);
+
+/// A sandbox whose main process runs.
+pub(super) struct Running {
+    pub(super) sandbox: Arc<dyn Sandbox>,
+    pub(super) process: Process,
+    pub(super) output: Arc<Output>,
+    pub(super) pumps: Pumps,
+    pub(super) events: UnboundedReceiver<EngineEvent>,
+    pub(super) receiver: UnboundedReceiver<Command>,
+    pub(super) sender: UnboundedSender<Command>,
+    pub(super) directory: PathBuf,
+    pub(super) defaults: Defaults,
+    pub(super) actor: String,
+}
+
+impl Running {
+    /// Until the main process has ended; returns why if something else than itself ended it.
+    pub(super) async fn supervise(
+        &mut self,
+        record: &mut SandboxRecord,
+        store: &Records,
+        ready: Option<Box<dyn FnOnce() + '_>>,
+    ) -> Result<Option<Reason>, SupervisorError> {
+        let deadline = record.limits.timeout.map(|timeout| Instant::now() + timeout.duration());
+        let mut why = None;
+        if ready.is_none() {
+            tokio::select! {
+                biased;
+                _ = self.process.wait() => return Ok(why),
+                () = sleep(SETTLED) => {}
+            }
+        }
+        let _server =
+            control::serve(&self.directory, &self.sandbox, &self.process, &self.output, self.defaults.clone(), self.sender.clone())
+                .map_err(|source| SupervisorError::Io { what: "open the control socket", source })?;
+        let started = event(record, &self.actor, "sandbox.started", None);
+        let recorded = record.clone();
+        store.run(move |store| store.sandbox_update(&recorded, &[started], Durability::Normal)).await?;
+        if let Some(ready) = ready {
+            ready();
+        }
+        loop {
+            let time_out = async {
+                match deadline.filter(|_| why.is_none()) {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = self.process.wait() => return Ok(why),
+                Some(command) = self.receiver.recv() => self.obey(command, &mut why).await?,
+                () = time_out => {
+                    why = Some(Reason::TimeLimit);
+                    self.sandbox.control(Control::Kill).await?;
+                }
+                Some(EngineEvent::Refused(refused)) = self.events.recv() => {
+                    let mut event = event(record, "cofferdam", "network.refused", Some("no policy allows it".into()));
+                    event.data = serde_json::to_value(&refused).unwrap_or_default();
+                    store.run(move |store| store.event_insert(&[event])).await?;
+                }
+            }
+        }
+    }
+
+    async fn obey(&self, command: Command, why: &mut Option<Reason>) -> Result<(), EngineError> {
+        match command {
+            Command::Stop { grace } => {
+                if why.is_none() {
+                    *why = Some(Reason::Stopped);
+                    // Commands are obeyed while it takes its time: a kill must not wait.
+                    let sandbox = Arc::clone(&self.sandbox);
+                    tokio::spawn(async move { sandbox.control(Control::Stop { grace }).await });
+                }
+            }
+            Command::Kill => {
+                why.get_or_insert(Reason::Killed);
+                self.sandbox.control(Control::Kill).await?;
+            }
+            Command::Signal(number) => self.sandbox.control(Control::Signal { process: self.process.id, number }).await?,
+            Command::Resize(rows, columns) => {
+                if let Some(terminal) = &self.process.terminal {
+                    resize(terminal.as_fd(), rows, columns);
+                }
+            }
+            Command::Pause => self.sandbox.control(Control::Pause).await?,
+            Command::Resume => self.sandbox.control(Control::Resume).await?,
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finish(
+        mut self,
+        mut record: SandboxRecord,
+        why: Option<Reason>,
+        store: Records,
+        inspect: Option<Inspect<'_>>,
+    ) -> Result<(Outcome, Records), SupervisorError> {
+        let status = self.process.wait().await;
+        drop(self.process.terminal.take());
+        if let Some(inspect) = inspect {
+            inspect(Arc::clone(&self.sandbox)).await;
+        }
+        let observation = self.sandbox.observe().await?;
+        for pump in self.pumps {
+            // A panicked pump has lost output, not the exit.
+            let _ = pump.join();
+        }
+        self.output.close();
+        settle(&mut record, why, status, &observation);
+        let mut events =
+            vec![event(&record, &self.actor, &format!("sandbox.{}", record.phase), record.reason.map(|r| r.name().to_owned()))];
+        events.extend(refusals(&record, &observation));
+        let exit = record.clone();
+        let commit = store.run(move |store| {
+            store.sandbox_update(&exit, &events, Durability::Full)?;
+            store.sandbox_any_live()
+        });
+        let sandbox = self.sandbox;
+        let delete = async move {
+            let deleted = sandbox.delete().await;
+            // What it still holds is let go while the disk writes.
+            drop(sandbox);
+            deleted
+        };
+        let (others, deleted) = tokio::join!(commit, delete);
+        deleted?;
+        Ok((Outcome { record, observation, others: others? }, store))
+    }
+}
+
+/// Sets a terminal's size; a terminal that is gone has none.
+pub fn resize(terminal: std::os::fd::BorrowedFd<'_>, rows: u16, columns: u16) {
+    let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let _ = rustix::termios::tcsetwinsize(terminal, size);
+}
+
+/// Works out how it ended from what was seen.
+fn settle(record: &mut SandboxRecord, why: Option<Reason>, status: ExitStatus, observation: &Observation) {
+    const SIGKILL: i32 = 9;
+    let killed = status == ExitStatus::Signal(SIGKILL);
+    let reason = match why {
+        Some(why) => why,
+        None if killed && observation.out_of_memory_kills > 0 => Reason::OutOfMemory,
+        None if killed => Reason::Killed,
+        None => Reason::Exited,
+    };
+    record.phase = reason.phase();
+    record.reason = Some(reason);
+    record.exit_code = Some(status.shell_code());
+    record.detail = match reason {
+        Reason::OutOfMemory => Some(format!("the memory limit of {} was reached", record.limits.memory)),
+        Reason::TimeLimit => record.limits.timeout.map(|timeout| format!("the time limit of {timeout} was reached")),
+        _ => None,
+    };
+    let time: Timestamp = now();
+    record.ended_at = Some(time);
+    record.removed_at = (!record.kept).then_some(time);
+}
+
+/// One event for each refused destination, with its count.
+fn refusals(record: &SandboxRecord, observation: &Observation) -> Vec<NewEvent> {
+    let repeated = observation.refused.iter().filter(|refused| refused.count > 1 || record.started_at.is_some());
+    let mut events: Vec<NewEvent> = repeated
+        .map(|refused| {
+            let mut event = event(record, "cofferdam", "network.refused_total", Some("no policy allows it".into()));
+            event.data = serde_json::to_value(refused).unwrap_or_default();
+            event
+        })
+        .collect();
+    if observation.refused_unnamed > 0 {
+        let mut event = event(record, "cofferdam", "network.refused_total", Some("more destinations than are kept one by one".into()));
+        event.data = serde_json::json!({ "count": observation.refused_unnamed });
+        events.push(event);
+    }
+    events
+}
