@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cofferdam_model::{Bytes, Cpus, Difficulty, ImageRef, Name, NetworkLevel, Span};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Run untrusted work in watertight containers.
@@ -15,6 +16,34 @@ pub struct Cli {
     pub more: u8,
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// The same with `run` as the only command. To build a parser of every command takes longer than many a sandbox's program.
+#[derive(Debug, Parser)]
+#[command(name = "cofferdam", disable_help_subcommand = true)]
+struct RunOnly {
+    #[command(flatten)]
+    global: Global,
+    #[arg(short = 'v', action = clap::ArgAction::Count)]
+    more: u8,
+    #[command(subcommand)]
+    verb: RunVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunVerb {
+    Run(Box<RunArgs>),
+}
+
+impl Cli {
+    /// Parses a command line. Errors and help come from the whole parser.
+    pub fn from_words(words: &[OsString]) -> Result<Self, clap::Error> {
+        let parsed = if words.iter().any(|word| word == "run") { RunOnly::try_parse_from(words).ok() } else { None };
+        match parsed {
+            Some(RunOnly { global, more, verb: RunVerb::Run(arguments) }) => Ok(Self { global, more, verb: Verb::Run(arguments) }),
+            None => Self::try_parse_from(words),
+        }
+    }
 }
 
 /// Taken by every command.

@@ -18,10 +18,10 @@ pub struct Machine {
 impl Machine {
     /// Asks the kernel.
     pub fn read() -> Self {
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let kibibytes = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        let memory = kibibytes.and_then(|kib| Bytes::new(kib << 10)).unwrap_or(Bytes::mebibytes(1024));
-        let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
+        let system = rustix::system::sysinfo();
+        let bytes = u64::from(system.mem_unit).saturating_mul(system.totalram);
+        let memory = Bytes::new(bytes).unwrap_or(Bytes::mebibytes(1024));
+        let count = cofferdam_sys::process::cpus();
         Self { memory, cpus: Cpus::from_millis(count * 1000).unwrap_or(Limits::one_cpu()) }
     }
 

@@ -13,7 +13,6 @@ mod output;
 mod terminal;
 mod toolchain;
 
-use clap::Parser;
 use cofferdam_engine_native::Ahead;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -28,7 +27,7 @@ fn main() -> ExitCode {
         return commands::probe::run(&arguments[2..]);
     }
     let ahead = if makes_sandbox(&arguments) { Ahead::begin() } else { None };
-    match args::Cli::try_parse_from(&arguments) {
+    match args::Cli::from_words(&arguments) {
         Ok(cli) => {
             let form = cli.global.output;
             commands::dispatch(cli, ahead).unwrap_or_else(|failure| failure.report(form))

@@ -10,6 +10,7 @@ use hierarchy::{Controller, Version};
 
 use cofferdam_engine::{EngineError, Usage};
 use cofferdam_model::{InstallId, Limits, SandboxId};
+use cofferdam_sys::process::read_kernel_file;
 use cofferdam_sys::spawner::Cgroups;
 use rustix::fs::{Mode, OFlags};
 use std::fs;
@@ -156,8 +157,8 @@ impl Cgroup {
     /// Processes killed for want of memory so far.
     pub fn out_of_memory_kills(&self) -> u64 {
         let text = match self.path(Controller::Memory) {
-            Some((path, Version::One)) => fs::read_to_string(path.join("memory.oom_control")),
-            Some((path, Version::Two)) => fs::read_to_string(path.join("memory.events")),
+            Some((path, Version::One)) => read_kernel_file(&path.join("memory.oom_control")),
+            Some((path, Version::Two)) => read_kernel_file(&path.join("memory.events")),
             None => return 0,
         };
         text.ok().and_then(|text| field(&text, "oom_kill")).unwrap_or(0)
@@ -181,7 +182,7 @@ impl Cgroup {
             usage.pids = number(&path.join("pids.current"));
         }
         if let Some(unified) = self.hierarchies.unified() {
-            let stat = fs::read_to_string(unified.join(&self.relative).join("cpu.stat")).unwrap_or_default();
+            let stat = read_kernel_file(&unified.join(&self.relative).join("cpu.stat")).unwrap_or_default();
             usage.cpu_micros = field(&stat, "usage_usec").unwrap_or(0);
         }
         usage
@@ -265,7 +266,7 @@ fn write_if_there(path: &Path, text: &str) -> Result<(), (PathBuf, io::Error)> {
 }
 
 fn number(path: &Path) -> u64 {
-    fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    read_kernel_file(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The number behind a key in a file of `key number` lines.
@@ -274,7 +275,7 @@ fn field(text: &str, key: &str) -> Option<u64> {
 }
 
 fn pids_below(path: &Path) -> Vec<i32> {
-    let own = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    let own = read_kernel_file(&path.join("cgroup.procs")).unwrap_or_default();
     let mut pids: Vec<i32> = own.lines().filter_map(|line| line.parse().ok()).collect();
     for child in children(path) {
         pids.extend(pids_below(&child));

@@ -83,7 +83,7 @@ impl NativeEngine {
             hierarchies: Hierarchies::detect(),
             spawner: OnceLock::new(),
             ahead: Mutex::new(None),
-            cpu_millis: std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32 * 1000,
+            cpu_millis: process::cpus() * 1000,
             landlock: process::landlock_version(),
         };
         Ok(Self { host: Arc::new(host), install, one: false })

@@ -7,12 +7,12 @@
 //! ```
 
 use cofferdam_engine::{EngineError, ExitStatus, Process};
-use cofferdam_sys::plan::stage_name;
-use cofferdam_sys::plan_wire::{REPLY_SETUP_FAILED, SETUP_STEP};
 use cofferdam_sys::init_wire::{
     REPLY_EXECUTED, REPLY_EXITED, REPLY_FAILED, REPLY_SPAWNED, REQUEST_SIGNAL, REQUEST_SPAWN, STAGE_CREDENTIALS, STAGE_DIRECTORY,
     STAGE_EXECUTE, STAGE_FORK, STAGE_GATE, STAGE_LIMITS, STAGE_TERMINAL,
 };
+use cofferdam_sys::plan::stage_name;
+use cofferdam_sys::plan_wire::{REPLY_SETUP_FAILED, SETUP_STEP};
 use cofferdam_sys::{channel, spec};
 use std::collections::HashMap;
 use std::io;
@@ -121,13 +121,20 @@ impl PidOne {
         let _ = gone.wait_for(|gone| *gone).await;
     }
 
+    /// It has ended; what it said last may still have to be read.
+    async fn why_gone(&self) -> EngineError {
+        self.wait_gone().await;
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.gone.as_deref().map_or(EngineError::Gone, gone)
+    }
+
     async fn send(&self, words: [u32; 4], fds: &[BorrowedFd<'_>]) -> Result<(), EngineError> {
         loop {
             let mut ready = self.socket.writable().await.map_err(|e| EngineError::host("control socket", e))?;
             let sent = ready.try_io(|socket| channel::send_words(socket.get_ref(), words, fds).map_err(|error| error.source));
             match sent {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(_)) => return Err(EngineError::Gone),
+                Ok(Err(_)) => return Err(self.why_gone().await),
                 Err(_would_block) => {}
             }
         }
@@ -234,3 +241,6 @@ fn failure(entry: &Entry, stage: u32, errno: i32) -> EngineError {
     };
     EngineError::host(what, source)
 }
+
+#[cfg(test)]
+mod tests;

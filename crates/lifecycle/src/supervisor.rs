@@ -296,6 +296,3 @@ async fn fail_start(record: &mut SandboxRecord, actor: &str, error: &SupervisorE
 
 /// The bytes of output that are kept where nothing else is said.
 pub const LOG_BYTES: u64 = MOST_BYTES;
-
-#[cfg(test)]
-mod tests;

@@ -12,12 +12,11 @@ CREATE TABLE sandbox (
     created_at INTEGER NOT NULL,
     removed_at INTEGER,
     record TEXT NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX sandbox_name ON sandbox (name) WHERE removed_at IS NULL AND name IS NOT NULL;
-CREATE INDEX sandbox_kept ON sandbox (created_at) WHERE removed_at IS NULL;
-CREATE INDEX sandbox_phase ON sandbox (phase) WHERE phase IN ('pending', 'creating', 'running');
+CREATE INDEX sandbox_present ON sandbox (created_at) WHERE removed_at IS NULL;
 CREATE TABLE event (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    sequence INTEGER PRIMARY KEY,
     time INTEGER NOT NULL,
     subject TEXT NOT NULL,
     kind TEXT NOT NULL,

@@ -60,12 +60,16 @@ impl Store {
 
     /// Sandboxes that have not ended as far as the records know.
     pub fn sandbox_list_live(&mut self) -> Result<Vec<SandboxRecord>, StoreError> {
-        select(&self.connection, "SELECT record FROM sandbox WHERE phase IN ('pending', 'creating', 'running')", [])
+        select(
+            &self.connection,
+            "SELECT record FROM sandbox INDEXED BY sandbox_present WHERE removed_at IS NULL AND phase IN ('pending', 'creating', 'running')",
+            [],
+        )
     }
 
     /// Whether there are any of those.
     pub fn sandbox_any_live(&mut self) -> Result<bool, StoreError> {
-        let query = "SELECT EXISTS (SELECT 1 FROM sandbox WHERE phase IN ('pending', 'creating', 'running'))";
+        let query = "SELECT EXISTS (SELECT 1 FROM sandbox INDEXED BY sandbox_present WHERE removed_at IS NULL AND phase IN ('pending', 'creating', 'running'))";
         Ok(self.connection.query_row(query, [], |row| row.get(0))?)
     }
 }

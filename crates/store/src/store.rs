@@ -49,6 +49,14 @@ pub enum StoreError {
         /// Who has it.
         holder: SandboxId,
     },
+    /// The directory of the database could not be made durable.
+    #[error("database directory {directory}: {source}", directory = directory.display())]
+    Sync {
+        /// It.
+        directory: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// The database failed.
     #[error("database: {0}")]
     Database(#[from] rusqlite::Error),
@@ -66,6 +74,8 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     pub(crate) connection: Connection,
+    /// The directory of a database whose log file is new: its entry must survive a power loss too.
+    new_in: Option<PathBuf>,
 }
 
 impl Store {
@@ -73,11 +83,14 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let open = |source| StoreError::Open { path: path.to_owned(), source };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let new_in = if Path::new(&log).exists() { None } else { path.parent().map(Path::to_owned) };
         let mut connection = Connection::open_with_flags(path, flags).map_err(open)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
         connection.execute_batch(CONNECTION).map_err(open)?;
         migration::run(&mut connection, path)?;
-        Ok(Self { connection })
+        Ok(Self { connection, new_in })
     }
 
     /// One transaction that nobody else interleaves with: committed if the work succeeds, else nothing of it is left.
@@ -93,6 +106,12 @@ impl Store {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = work(&transaction)?;
         transaction.commit()?;
+        if durability == Durability::Full
+            && let Some(directory) = self.new_in.take()
+        {
+            let synced = std::fs::File::open(&directory).and_then(|directory| directory.sync_all());
+            synced.map_err(|source| StoreError::Sync { directory, source })?;
+        }
         Ok(value)
     }
 }

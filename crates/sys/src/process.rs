@@ -59,6 +59,29 @@ pub fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
     pid.trim().parse().ok()
 }
 
+/// CPUs that this process may run on.
+pub fn cpus() -> u32 {
+    rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count().max(1))
+}
+
+/// A small file of the kernel's (`/proc`, `/sys`) in as few calls as can be.
+pub fn read_kernel_file(path: &std::path::Path) -> std::io::Result<String> {
+    const AT_ONCE: usize = 16 << 10;
+    let mut file = std::fs::File::open(path)?;
+    let (mut bytes, mut length) = (vec![0; AT_ONCE], 0);
+    loop {
+        match std::io::Read::read(&mut file, &mut bytes[length..])? {
+            0 => break,
+            read => length += read,
+        }
+        if length == bytes.len() {
+            bytes.resize(2 * length, 0);
+        }
+    }
+    bytes.truncate(length);
+    String::from_utf8(bytes).map_err(std::io::Error::other)
+}
+
 /// Raises the soft limit of open files to the hard one.
 pub fn raise_open_files() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -1,5 +1,6 @@
 //! Which hierarchies this host has.
 
+use cofferdam_sys::process::read_kernel_file;
 use std::path::{Path, PathBuf};
 
 /// A version of the interface.
@@ -39,8 +40,8 @@ pub struct Hierarchies {
 impl Hierarchies {
     /// Asks this host.
     pub fn detect() -> Self {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let controllers = |root: &Path| std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        let mounts = read_kernel_file(Path::new("/proc/self/mountinfo")).unwrap_or_default();
+        let controllers = |root: &Path| read_kernel_file(&root.join("cgroup.controllers")).unwrap_or_default();
         Self::parse(&mounts, controllers)
     }
 

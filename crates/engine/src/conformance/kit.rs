@@ -1,8 +1,8 @@
 //! What checks work with: an engine, an image, and short ways to run something.
 
 use crate::{
-    Control, Engine, EngineError, EngineEvent, ExitStatus, Forked, Mount, MountSource, Observation, Process, ProcessSpec, Sandbox, SandboxSpec,
-    Stdio,
+    Control, Engine, EngineError, EngineEvent, ExitStatus, Forked, Mount, MountSource, Observation, Process, ProcessSpec, Sandbox,
+    SandboxSpec, Stdio,
 };
 use cofferdam_model::{Bytes, Cpus, Difficulty, InstallId, Limits, SandboxId};
 use cofferdam_trust::VerifiedImage;

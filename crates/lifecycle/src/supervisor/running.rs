@@ -196,3 +196,6 @@ fn refusals(record: &SandboxRecord, observation: &Observation) -> Vec<NewEvent> 
     }
     events
 }
+
+#[cfg(test)]
+mod tests;

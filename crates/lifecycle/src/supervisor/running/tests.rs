@@ -1,6 +1,7 @@
 use super::*;
 use cofferdam_engine::Usage;
-use cofferdam_model::Difficulty;
+use cofferdam_model::{Difficulty, ImageRef, NetworkLevel, Phase, SandboxId};
+use std::collections::BTreeMap;
 
 fn running() -> SandboxRecord {
     SandboxRecord {
