@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Home {
     directory: tempfile::TempDir,
     program: PathBuf,
+    /// The kernel's messages from here on.
+    messages: Option<fs::File>,
 }
 
 /// How a command ended.
@@ -45,7 +49,7 @@ impl Home {
             Ok(directory) => directory,
             Err(error) => fail(&format!("no directory: {error}")),
         };
-        Self { directory, program: program() }
+        Self { directory, program: program(), messages: kernel_messages() }
     }
 
     /// The data directory.
@@ -85,7 +89,7 @@ impl Home {
         fs::read_to_string(self.data().join("install-id")).ok().map(|id| id.trim().to_owned())
     }
 
-    /// What of this data directory is on the host: cgroups, processes in them, loop devices, sandbox directories.
+    /// What of this data directory is on the host: cgroups, processes, loop devices, mounts, sandbox directories.
     pub fn residue(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         if let Some(install) = self.install() {
@@ -98,6 +102,14 @@ impl Home {
             let backing = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
             if backing.contains(&self.directory.path().display().to_string()) {
                 found.insert(backing.trim().to_owned());
+            }
+        }
+        let ours = self.directory.path().display().to_string();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if [environment, command].iter().any(|bytes| String::from_utf8_lossy(bytes).contains(&ours)) {
+                found.insert(entry.path().display().to_string());
             }
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -114,12 +126,37 @@ impl Home {
         loop {
             let left = self.residue();
             if left.is_empty() {
-                return;
+                break;
             }
             assert!(begun.elapsed() < PATIENCE, "left behind: {left:#?}");
             std::thread::sleep(Duration::from_millis(20));
         }
+        let complaints = self.complaints();
+        assert!(complaints.is_empty(), "the kernel complained: {complaints:#?}");
     }
+
+    /// What the kernel has said since that sounds like a bug of it.
+    fn complaints(&self) -> Vec<String> {
+        const SIGNS: &[&str] =
+            &["BUG:", "Oops", "general protection fault", "refcount_t:", "WARNING: CPU", "unregister_netdevice: waiting"];
+        let mut found = Vec::new();
+        let mut record = [0; 8192];
+        while let Some(Ok(length)) = self.messages.as_ref().map(|mut messages| messages.read(&mut record)) {
+            let text = String::from_utf8_lossy(&record[..length]).into_owned();
+            if SIGNS.iter().any(|sign| text.contains(sign)) {
+                found.push(text);
+            }
+        }
+        found
+    }
+}
+
+/// The kernel's messages from now on; None where they cannot be read.
+fn kernel_messages() -> Option<fs::File> {
+    const O_NONBLOCK: i32 = 0o4000;
+    let mut messages = fs::File::options().read(true).custom_flags(O_NONBLOCK).open("/dev/kmsg").ok()?;
+    messages.seek(SeekFrom::End(0)).ok()?;
+    Some(messages)
 }
 
 impl Drop for Home {

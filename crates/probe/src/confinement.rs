@@ -1,7 +1,7 @@
 //! What `/proc`, `/sys` and the namespaces show (B3, B5).
 
 use crate::Probe;
-use crate::report::{Finding, check, contained, open};
+use crate::report::{Finding, check, contained, open, unavailable};
 use std::fs;
 use std::path::Path;
 
@@ -155,8 +155,18 @@ fn working_directory() -> Finding {
     check(!leads_out, format!("working directory {cwd:?}"))
 }
 
+fn landlock() -> Finding {
+    /// What the kernel allows in all.
+    const MOST: u32 = 16;
+    match cofferdam_sys::raw::landlock_layers_left() {
+        None => unavailable("the kernel has no Landlock"),
+        Some(left) => check(left < MOST, format!("{left} of {MOST} domains can still be entered")),
+    }
+}
+
 /// All of them.
 pub const PROBES: &[Probe] = &[
+    Probe { name: "landlock", reference: "B2.35", control: Some("landlock"), attempt: landlock },
     Probe { name: "kernel-settings", reference: "B3.39", control: None, attempt: kernel_settings },
     Probe { name: "masked-paths", reference: "B3.41", control: Some("masks"), attempt: masked },
     Probe { name: "proc-cmdline", reference: "B3.42", control: Some("masks"), attempt: boot_arguments },

@@ -13,6 +13,7 @@ mod resources;
 mod syscalls;
 
 pub use report::{Finding, Outcome};
+pub use resources::hoard;
 
 /// Something to try.
 #[derive(Clone, Copy, Debug)]

@@ -58,6 +58,26 @@ fn terminals() -> Finding {
     open(format!("{} terminals at once", held.len()))
 }
 
+/// Hoards kernel objects until something stops it, and says how many it had: not one of the probes, since what stops it may
+/// be the end of the process (B6.74).
+pub fn hoard() {
+    const MOST: usize = 200_000;
+    let chunk = [0u8; 64 << 10];
+    let mut held = Vec::new();
+    while held.len() < MOST {
+        let Ok((read, write)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK) else { break };
+        // A pipe takes what it has room for; the rest is of no interest.
+        let _ = rustix::io::write(&write, &chunk);
+        held.push((read, write));
+        if let Ok((one, other)) = std::os::unix::net::UnixStream::pair() {
+            let _ = one.set_nonblocking(true);
+            while rustix::io::write(&one, &chunk).is_ok() {}
+            held.push((one.into(), other.into()));
+        }
+    }
+    println!("{}", held.len());
+}
+
 /// All of them.
 pub const PROBES: &[Probe] = &[
     Probe { name: "process-limit", reference: "B6.72", control: Some("limits"), attempt: processes },

@@ -108,8 +108,9 @@ impl Drop for Spawner {
 fn execute(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> Result<libc::pid_t> {
     const SOCKET: i32 = 3;
     const PROGRAM: i32 = 4;
-    /// `POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID`: the same in every C library for Linux, under types that differ.
-    const MASK_AND_SESSION: libc::c_short = 0x08 | 0x80;
+    /// `POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID`: the same in every C library for Linux, under
+    /// types that differ. What the caller ignores (Rust programs ignore SIGPIPE), a sandbox's programs must not.
+    const DEFAULTS_MASK_AND_SESSION: libc::c_short = 0x04 | 0x08 | 0x80;
     // Above the numbers that the new process uses: a descriptor moved onto itself or over the other would be lost.
     let aside = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 10).map_err(|e| Error::new("fcntl(F_DUPFD)", e));
     let (program, socket) = (aside(program)?, aside(socket)?);
@@ -136,7 +137,8 @@ fn execute(program: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> Result<libc::pid_
             for (from, to) in [(&socket, SOCKET), (&program, PROGRAM)] {
                 check(libc::posix_spawn_file_actions_adddup2(&raw mut actions, from.as_raw_fd(), to))?;
             }
-            check(libc::posix_spawnattr_setflags(&raw mut attributes, MASK_AND_SESSION))?;
+            check(libc::posix_spawnattr_setflags(&raw mut attributes, DEFAULTS_MASK_AND_SESSION))?;
+            check(libc::posix_spawnattr_setsigdefault(&raw mut attributes, &raw const signals))?;
             check(libc::posix_spawnattr_setsigmask(&raw mut attributes, &raw const signals))?;
             check(libc::posix_spawn(
                 &raw mut pid,

@@ -43,6 +43,15 @@ fn limits() {
 }
 
 #[test]
+fn landlock() {
+    let missing = with_kit(async |kit| kit.engine.capabilities().missing);
+    if missing.iter().any(|(control, _)| control == "landlock") {
+        return; // the probe says "unavailable" there
+    }
+    open_without(UnpluggedControl::Landlock, &["landlock"]);
+}
+
+#[test]
 fn rules() {
     open_without(UnpluggedControl::Rules, &["rules"]);
 }

@@ -1,8 +1,8 @@
 //! Containment, asserted from inside.
 
 use super::{Check, Kit, Verdict, check, expect};
-use crate::EngineEvent;
 use crate::conformance::ProbeResult;
+use crate::{EngineEvent, Mount};
 
 fn all_contained(results: &[ProbeResult]) -> Verdict {
     let open: Vec<String> =
@@ -65,6 +65,36 @@ async fn own_program_as_entry_point(kit: &Kit<'_>) -> Verdict {
     expect(ran.out.is_empty(), || format!("{ran:?}"))
 }
 
+/// CVE-2021-30465: a volume of two sandboxes, in which one flips a directory and a link, is the place of a mount of the other.
+/// The mount lands on the directory or nowhere.
+async fn a_flipped_mount_point_is_not_followed(kit: &Kit<'_>) -> Verdict {
+    const STARTS: u32 = 300;
+    let (volume, marked) = (kit.host_path("volume"), kit.host_path("marked"));
+    for path in [&volume, &marked] {
+        std::fs::create_dir_all(path).map_err(|e| e.to_string())?;
+    }
+    std::fs::write(marked.join("marker"), "").map_err(|e| e.to_string())?;
+    let (volume, marked) = (kit.mount_source(&volume)?, kit.mount_source(&marked)?);
+    let mount = |source: &crate::MountSource, target: &str| Mount { source: source.clone(), target: target.into(), writable: true };
+    let flipper = kit.sandbox(|spec| spec.mounts.push(mount(&volume, "/volume"))).await?;
+    let flip = "cd /volume; while :; do mkdir -p d; rmdir d; ln -s /etc d; rm -f d; ln -s ../../../../../../etc d; rm -f d; done";
+    let mut root = flipper.process(&["/bin/sh", "-c", flip]);
+    root.user = flipper.spec.image.user(Some("0")).map_err(|e| e.to_string())?;
+    let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(Into::into).map_err(|e| e.to_string());
+    let _main = flipper.sandbox.start(root, crate::Stdio::Fds([null()?, null()?, null()?])).await.map_err(|e| e.to_string())?;
+    for _ in 0..STARTS {
+        let mounts = [mount(&volume, "/volume"), mount(&marked, "/volume/d")];
+        // The place may be missing, or be a link, when its turn comes: then the sandbox does not start.
+        let Ok(made) = kit.sandbox(|spec| spec.mounts.extend(mounts)).await else { continue };
+        let started = made.try_run(made.process(&["/bin/sh", "-c", "test -e /etc/marker && echo followed; exit 0"]), true, "").await?;
+        made.delete().await?;
+        let followed = started.is_ok_and(|ran| ran.out.contains("followed"));
+        expect(!followed, || "the mount landed on /etc".into())?;
+    }
+    flipper.delete().await?;
+    expect(!std::path::Path::new("/etc/marker").exists(), || "the mount landed on the host".into())
+}
+
 /// All of them.
 pub const CHECKS: &[Check] = &[
     check!(probes_as_the_default_user),
@@ -73,4 +103,5 @@ pub const CHECKS: &[Check] = &[
     check!(refusals_are_recorded),
     check!(ranges_are_disjoint),
     check!(own_program_as_entry_point),
+    check!(a_flipped_mount_point_is_not_followed),
 ];

@@ -97,6 +97,36 @@ async fn limits_survive_exec(kit: &Kit<'_>) -> Verdict {
     expect(stopped && alive.status == ExitStatus::Code(0), || format!("{ran:?} {alive:?}"))
 }
 
+/// Pipes and sockets full of bytes are charged to whoever made them (B6.74).
+async fn kernel_objects_are_charged(kit: &Kit<'_>) -> Verdict {
+    let limit = Bytes::mebibytes(96);
+    let made = kit.sandbox(|spec| (spec.limits.memory, spec.limits.open_files) = (limit, 100_000)).await?;
+    let neighbour = kit.sandbox(|_| {}).await?;
+    let _main = neighbour.start(&["/bin/sleep", "60"]).await?;
+    let ran = made.main(&[super::kit::PROBE_PATH, "probe", "hoard"]).await?;
+    let used = made.observe().await?.usage.memory_peak_bytes;
+    let alive = neighbour.exec(&["/bin/echo", "alive"]).await?;
+    made.delete().await?;
+    neighbour.delete().await?;
+    let hoarded: u64 = ran.out.trim().parse().unwrap_or(0);
+    let stopped = hoarded < 200_000 && used <= limit.get();
+    expect(stopped && alive.out == "alive\n", || format!("{hoarded} hoarded, {used} bytes, {:?}, {alive:?}", ran.status))
+}
+
+/// While one sandbox does its worst with processes, memory, disk and CPU, another starts, works and ends (B6).
+async fn a_neighbour_goes_on(kit: &Kit<'_>) -> Verdict {
+    let worst = kit.sandbox(|spec| spec.limits.disk = Some(Bytes::mebibytes(32))).await?;
+    let script = "bomb() { bomb | bomb & }; (while :; do cat /dev/zero > /tmp/f; rm -f /tmp/f; done) & \
+                  (while :; do x=$(head -c 60000000 /dev/zero | tr '\\0' x); done) & bomb; while :; do :; done";
+    let _main = worst.start(&["/bin/sh", "-c", script]).await?;
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        seen.push(kit.script("echo here; ls / >/dev/null; : > /tmp/mine").await?);
+    }
+    worst.delete().await?;
+    expect(seen.iter().all(|ran| ran.out == "here\n" && ran.status == ExitStatus::Code(0)), || format!("{seen:?}"))
+}
+
 /// All of them.
 pub const CHECKS: &[Check] = &[
     check!(memory_is_reported),
@@ -109,4 +139,6 @@ pub const CHECKS: &[Check] = &[
     check!(open_files),
     check!(cpu),
     check!(limits_survive_exec),
+    check!(kernel_objects_are_charged),
+    check!(a_neighbour_goes_on),
 ];
