@@ -29,28 +29,28 @@ const TO_BENCH: &[&str] = &["bubblewrap", "busybox-static", "crun", "docker.io",
 /// Makes sure that the binary can be built.
 pub fn for_build() -> Step {
     install(TO_BUILD)?;
-    rust_target()
+    rust_target(&target())
 }
 
 /// Makes sure that the tests can run.
 pub fn for_tests() -> Step {
     install(TO_TEST)?;
-    rust_target()
+    rust_target(&target())
 }
 
 /// Makes sure that the comparison can run.
 pub fn for_bench() -> Step {
     install(TO_BENCH)?;
-    rust_target()
+    rust_target(&target())
 }
 
-fn rust_target() -> Step {
-    let target = target();
+/// Adds a target to the toolchain.
+pub fn rust_target(target: &str) -> Step {
     let sysroot = output(&["rustc", "--print", "sysroot"])?;
-    if std::path::Path::new(sysroot.trim()).join("lib/rustlib").join(&target).is_dir() {
+    if std::path::Path::new(sysroot.trim()).join("lib/rustlib").join(target).is_dir() {
         return Ok(());
     }
-    run(&["rustup", "target", "add", &target])
+    run(&["rustup", "target", "add", target])
 }
 
 /// Installs Debian packages that are missing, or says how.

@@ -13,9 +13,17 @@ pub fn run_all() -> Result<(u64, u64), String> {
     shell::run(&["cargo", "fmt", "--all", "--check"])?;
     shell::run(&["cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     shell::run(&["cargo", "build", "--release", "--package", "cofferdam-cli", "--target", &target()])?;
+    cross_check()?;
     let size = output(&["sh", "-c", &format!("stat -c %s {}", binary().display())])?;
     eprintln!("{}: {} bytes", binary().display(), size.trim());
     tests()
+}
+
+/// The other architecture: everything without foreign code, the freestanding program included.
+fn cross_check() -> Step {
+    const TARGET: &str = "aarch64-unknown-linux-musl";
+    packages::rust_target(TARGET)?;
+    shell::run(&["cargo", "check", "--target", TARGET, "--package", "cofferdam-engine-native", "--package", "cofferdam-probe"])
 }
 
 /// The command.

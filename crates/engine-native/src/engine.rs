@@ -7,8 +7,10 @@ use crate::sandbox::NativeSandbox;
 use async_trait::async_trait;
 use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec};
 use cofferdam_model::{InstallId, SandboxId};
+use cofferdam_sys::mount::{attr, new_fs};
 use cofferdam_sys::process;
 use cofferdam_sys::spawner::Spawner;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -27,6 +29,8 @@ pub struct Host {
     spawner: OnceLock<Spawner>,
     /// What was begun before it was known what for.
     ahead: Mutex<Option<Ahead>>,
+    /// A proc file system, and how many network namespaces were reached through it.
+    proc: Mutex<Option<(Arc<OwnedFd>, u32)>>,
     /// Thousandths of a CPU that this machine has.
     pub cpu_millis: u32,
     /// Landlock version of the kernel.
@@ -46,6 +50,20 @@ impl Host {
     /// Uses a spawner that was started ahead.
     pub fn adopt(&self, spawner: Spawner) {
         self.spawner.get_or_init(|| spawner);
+    }
+
+    /// A proc file system for the settings of a new network namespace; None where it cannot be had. The kernel finds a
+    /// namespace's settings by going through those of every other that the same file system has shown, so it is
+    /// replaced now and then.
+    pub fn proc(&self) -> Option<Arc<OwnedFd>> {
+        const MOST_NAMESPACES: u32 = 64;
+        let mut proc = self.proc.lock().unwrap_or_else(PoisonError::into_inner);
+        let (current, uses) = match proc.take() {
+            Some((current, uses)) if uses < MOST_NAMESPACES => (current, uses),
+            _ => (Arc::new(new_fs("proc", &[], attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC).ok()?), 0),
+        };
+        *proc = Some((Arc::clone(&current), uses + 1));
+        Some(current)
     }
 
     /// What was begun ahead, if nobody has taken it.
@@ -83,6 +101,7 @@ impl NativeEngine {
             hierarchies: Hierarchies::detect(),
             spawner: OnceLock::new(),
             ahead: Mutex::new(None),
+            proc: Mutex::new(None),
             cpu_millis: process::cpus() * 1000,
             landlock: process::landlock_version(),
         };

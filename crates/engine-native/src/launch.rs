@@ -29,6 +29,7 @@ use cofferdam_sys::{channel, process};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 const RLIMIT_CORE: u32 = 4;
@@ -80,7 +81,7 @@ pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> 
             Some(ahead) => Ok(Begun::Ahead(ahead)),
             None => thread::Builder::new()
                 .stack_size(NETWORK_STACK_BYTES)
-                .spawn_scoped(scope, move || make_network(rules))
+                .spawn_scoped(scope, move || make_network(rules, host.proc()))
                 .map(Begun::Now)
                 .map_err(|e| EngineError::host("start a thread", e)),
         };
@@ -131,7 +132,7 @@ pub struct Ahead {
 impl Ahead {
     /// Begins. None if that fails: everything is then made when it is needed, and the error told.
     pub fn begin() -> Option<Self> {
-        let network = thread::Builder::new().stack_size(NETWORK_STACK_BYTES).spawn(|| make_network(true)).ok()?;
+        let network = thread::Builder::new().stack_size(NETWORK_STACK_BYTES).spawn(|| make_network(true, None)).ok()?;
         Some(Self { spawner: Spawner::start().ok()?, network })
     }
 }
@@ -172,9 +173,14 @@ pub struct MadeNetwork {
     whole_sysfs: OwnedFd,
 }
 
-fn make_network(rules: bool) -> Result<MadeNetwork, EngineError> {
+/// `proc` is the root of a proc file system; the host's where there is none.
+fn make_network(rules: bool, proc: Option<Arc<OwnedFd>>) -> Result<MadeNetwork, EngineError> {
+    let proc = match proc {
+        Some(proc) => proc,
+        None => Arc::new(std::fs::File::open("/proc").map_err(|e| EngineError::host("open /proc", e))?.into()),
+    };
     let namespace = Network::make().map_err(system)?;
-    let wire = wire::install(wire::Unplugged { rules: !rules }).map_err(system)?;
+    let wire = wire::install(wire::Unplugged { rules: !rules }, proc.as_fd()).map_err(system)?;
     // Of a sysfs that belongs to this namespace, the part that programs ask for the number of CPUs.
     let attributes = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC;
     let whole = new_fs("sysfs", &[], attributes).map_err(system)?;

@@ -50,6 +50,19 @@ impl Phase {
         matches!(self, Self::Completed | Self::Failed | Self::Timeout)
     }
 
+    /// Whether a record in that phase is out of date once this one was reached: an earlier phase, or another end.
+    pub const fn rules_out(self, other: Self) -> bool {
+        const fn step(phase: Phase) -> u8 {
+            match phase {
+                Phase::Pending => 0,
+                Phase::Creating => 1,
+                Phase::Running => 2,
+                Phase::Completed | Phase::Failed | Phase::Timeout => 3,
+            }
+        }
+        step(other) < step(self) || (self.is_final() && self as u8 != other as u8)
+    }
+
     /// Whether it may be followed by that one.
     pub const fn may_become(self, next: Self) -> bool {
         match (self, next) {

@@ -62,7 +62,7 @@ fn terminals() -> Finding {
 /// be the end of the process (B6.74).
 pub fn hoard() {
     const MOST: usize = 200_000;
-    let chunk = [0u8; 64 << 10];
+    let chunk = vec![0u8; 64 << 10];
     let mut held = Vec::new();
     while held.len() < MOST {
         let Ok((read, write)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK) else { break };

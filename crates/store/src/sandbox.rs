@@ -22,8 +22,8 @@ impl Store {
         self.write(durability, |transaction| insert(transaction, record, events))
     }
 
-    /// Replaces a sandbox's record, with the events that explain it. A final phase is not left again: false if it was
-    /// reached already by someone else (the record is then unchanged but for its removal).
+    /// Replaces a sandbox's record, with the events that explain it. A phase is not left backwards, and a final one not at
+    /// all: false if someone else has come further (the record is then unchanged but for its removal).
     pub fn sandbox_update(&mut self, record: &SandboxRecord, events: &[NewEvent], durability: Durability) -> Result<bool, StoreError> {
         self.write(durability, |transaction| update(transaction, record, events))
     }
@@ -89,15 +89,15 @@ fn insert(transaction: &Transaction<'_>, record: &SandboxRecord, events: &[NewEv
 
 fn update(transaction: &Transaction<'_>, record: &SandboxRecord, events: &[NewEvent]) -> Result<bool, StoreError> {
     let stored = get(transaction, record.id)?;
-    let settled = stored.filter(|stored| stored.phase.is_final() && stored.phase != record.phase);
-    let is_settled = settled.is_some();
-    let kept = settled.map(|stored| SandboxRecord { removed_at: record.removed_at, ..stored });
-    let record = kept.as_ref().unwrap_or(record);
-    let removed = record.removed_at.map(Timestamp::as_millisecond);
-    let values = params![record.id.to_string(), record.phase.name(), removed, write(record)?];
+    let removed_at = record.removed_at.or_else(|| stored.as_ref().and_then(|stored| stored.removed_at));
+    let newer = stored.filter(|stored| stored.phase.rules_out(record.phase));
+    let applied = newer.is_none();
+    let written = SandboxRecord { removed_at, ..newer.unwrap_or_else(|| record.clone()) };
+    let removed = removed_at.map(Timestamp::as_millisecond);
+    let values = params![record.id.to_string(), written.phase.name(), removed, write(&written)?];
     transaction.execute("UPDATE sandbox SET phase = ?2, removed_at = ?3, record = ?4 WHERE id = ?1", values)?;
     append(transaction, events)?;
-    Ok(!is_settled)
+    Ok(applied)
 }
 
 fn get(connection: &Connection, id: SandboxId) -> Result<Option<SandboxRecord>, StoreError> {

@@ -20,7 +20,24 @@ struct Figures {
     many_running_ms: f64,
     many_memory_kib_each: u64,
     last_start_against_first: f64,
+    neighbours: Vec<Neighbour>,
 }
+
+/// How long an exec takes in a sandbox beside one that does its worst.
+#[derive(serde::Serialize)]
+struct Neighbour {
+    beside: &'static str,
+    exec_ms: Spread,
+}
+
+/// Name and script of each.
+const WORST: &[(&str, &str)] = &[
+    ("nothing", "sleep 3600"),
+    ("a fork bomb", "bomb() { bomb | bomb & }; bomb; while :; do sleep 1; done"),
+    ("a memory bomb", "while :; do x=$(head -c 200000000 /dev/zero | tr '\\0' x); done"),
+    ("a full disk", "while :; do cat /dev/zero > /tmp/f; rm -f /tmp/f; done"),
+    ("a spinning processor", "while :; do :; done"),
+];
 
 #[derive(serde::Serialize)]
 struct Spread {
@@ -64,7 +81,11 @@ pub fn run(global: Global, arguments: &BenchArgs) -> Result<ExitCode, Failure> {
             "{} sandboxes running:       {:.0} ms, {} KiB each",
             figures.many, figures.many_running_ms, figures.many_memory_kib_each
         )?;
-        writeln!(out, "the last start took {:.2} times the first", figures.last_start_against_first)
+        writeln!(out, "the last starts took {:.2} times the first", figures.last_start_against_first)?;
+        for Neighbour { beside, exec_ms } in &figures.neighbours {
+            writeln!(out, "{:27} {}", format!("exec beside {beside}:"), line(exec_ms))?;
+        }
+        Ok(())
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -110,16 +131,39 @@ async fn measure(kit: &Kit<'_>, arguments: &BenchArgs) -> Result<Figures, String
     for made in running {
         made.delete().await?;
     }
-    let tenth = each.len().div_ceil(10);
-    let mean = |samples: &[f64]| samples.iter().sum::<f64>() / samples.len().max(1) as f64;
+    // Medians of fifty: the first few warm up what the kernel keeps.
+    let window = |samples: &[f64]| spread(samples.to_vec()).median;
+    let first = window(&each[each.len().min(10)..each.len().min(60)]);
     Ok(Figures {
         start_to_exit_ms: spread(starts),
         exec_ms: spread(execs),
         many: arguments.many,
         many_running_ms,
         many_memory_kib_each: used / u64::from(arguments.many.max(1)),
-        last_start_against_first: mean(&each[each.len() - tenth.min(each.len())..]) / mean(&each[..tenth.min(each.len())]),
+        last_start_against_first: window(&each[each.len().saturating_sub(50)..]) / first,
+        neighbours: neighbours(kit).await?,
     })
+}
+
+async fn neighbours(kit: &Kit<'_>) -> Result<Vec<Neighbour>, String> {
+    const EXECS: u32 = 50;
+    let mut measured = Vec::new();
+    for (beside, script) in WORST {
+        let worst = kit.sandbox(|spec| spec.mounts.clear()).await?;
+        let _worst = worst.start(&["/bin/sh", "-c", script]).await?;
+        let made = kit.sandbox(|spec| spec.mounts.clear()).await?;
+        let _main = made.start(&["/bin/sleep", "3600"]).await?;
+        let mut samples = Vec::new();
+        for _ in 0..EXECS {
+            let begun = Instant::now();
+            made.exec(&["/bin/true"]).await?;
+            samples.push(milliseconds(begun));
+        }
+        measured.push(Neighbour { beside, exec_ms: spread(samples) });
+        worst.delete().await?;
+        made.delete().await?;
+    }
+    Ok(measured)
 }
 
 fn available_kib() -> u64 {

@@ -11,8 +11,9 @@ pub use refusals::{Refusal, parse_refusals};
 pub use rules::RESOLVER;
 
 use cofferdam_sys::{Error, Result, netlink};
+use rustix::fs::{Mode, OFlags};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// The sockets of a wired namespace, held outside of it. As long as they live the workload cannot take their ports.
 #[derive(Debug)]
@@ -31,9 +32,9 @@ pub struct Unplugged {
 }
 
 /// Makes the calling thread's network namespace a sandbox's: loopback up, every address local, rules, resolver, refusal
-/// log. Call it in a namespace that no workload has entered. Nothing is left half done that matters: on an error the
-/// namespace must be dropped.
-pub fn install(unplugged: Unplugged) -> Result<Wire> {
+/// log. Call it in a namespace that no workload has entered. `proc` is the root of a proc file system. Nothing is left half
+/// done that matters: on an error the namespace must be dropped.
+pub fn install(unplugged: Unplugged, proc: BorrowedFd<'_>) -> Result<Wire> {
     link::set_up()?;
     let netfilter = netlink::open(netlink::NETFILTER)?;
     if !unplugged.rules {
@@ -43,12 +44,14 @@ pub fn install(unplugged: Unplugged) -> Result<Wire> {
     refusals::subscribe(&netfilter)?;
     let resolver = UdpSocket::bind(SocketAddr::from((RESOLVER, 53))).map_err(|e| Error::new("bind the resolver's address", e))?;
     resolver.set_nonblocking(true).map_err(|e| Error::new("fcntl(O_NONBLOCK)", e))?;
-    allow_low_ports()?;
+    allow_low_ports(proc)?;
     Ok(Wire { resolver, refusals: netfilter })
 }
 
 /// Inner root has no power over this namespace, so ports below 1024 are opened to everyone inside.
-fn allow_low_ports() -> Result<()> {
-    let path = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
-    std::fs::write(path, "0").map_err(|e| Error::new(format!("write {path}"), e))
+fn allow_low_ports(proc: BorrowedFd<'_>) -> Result<()> {
+    let path = "sys/net/ipv4/ip_unprivileged_port_start";
+    let error = |e| Error::new(format!("write /proc/{path}"), e);
+    let file = rustix::fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(error)?;
+    rustix::io::write(file, b"0").map(|_| ()).map_err(error)
 }

@@ -11,7 +11,7 @@ use cofferdam_model::{NewEvent, Reason, SandboxRecord, Timestamp};
 use cofferdam_store::Durability;
 use std::future::pending;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -54,6 +54,7 @@ impl Running {
         let _server =
             control::serve(&self.directory, &self.sandbox, &self.process, &self.output, self.defaults.clone(), self.sender.clone())
                 .map_err(|source| SupervisorError::Io { what: "open the control socket", source })?;
+        write_metadata(&self.directory, record);
         let started = event(record, &self.actor, "sandbox.started", None);
         let recorded = record.clone();
         store.run(move |store| store.sandbox_update(&recorded, &[started], Durability::Normal)).await?;
@@ -129,6 +130,9 @@ impl Running {
         }
         self.output.close();
         settle(&mut record, why, status, &observation);
+        if record.kept {
+            write_metadata(&self.directory, &record);
+        }
         let mut events =
             vec![event(&record, &self.actor, &format!("sandbox.{}", record.phase), record.reason.map(|r| r.name().to_owned()))];
         events.extend(refusals(&record, &observation));
@@ -154,6 +158,13 @@ impl Running {
 pub fn resize(terminal: std::os::fd::BorrowedFd<'_>, rows: u16, columns: u16) {
     let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let _ = rustix::termios::tcsetwinsize(terminal, size);
+}
+
+/// For those who look into the directory: what is recorded, as JSON. The database decides; a full disk is no reason to fail.
+fn write_metadata(directory: &Path, record: &SandboxRecord) {
+    if let Ok(text) = serde_json::to_vec_pretty(record) {
+        let _ = std::fs::write(directory.join("metadata.json"), text);
+    }
 }
 
 /// Works out how it ended from what was seen.

@@ -3,6 +3,7 @@
 
 use cofferdam_model::{Difficulty, ImageRef, NetworkLevel, NewEvent, Phase, Reason, SandboxId, SandboxRecord, Timestamp};
 use cofferdam_store::{Durability, EventFilter, Match, Store, StoreError};
+use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 fn record(digit: u8, name: Option<&str>) -> SandboxRecord {
@@ -110,4 +111,35 @@ fn a_newer_database_is_refused() {
     let status = std::process::Command::new("sqlite3").arg(&path).arg("PRAGMA user_version=99").status();
     assert!(status.expect("sqlite3 is installed").success());
     assert!(matches!(Store::open(&path), Err(StoreError::Newer { found: 99, .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Whatever supervisors, sweeps and removals write in whatever order: no phase goes backwards, no end is replaced, nothing
+    /// removed comes back, and each write leaves its event.
+    #[test]
+    fn records_never_go_backwards(writes in prop::collection::vec((0..Phase::ALL.len(), any::<bool>()), 1..12)) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut store = store(&directory);
+        let first = SandboxRecord { phase: Phase::Pending, ..record(1, None) };
+        store.sandbox_insert(&first, &[], Durability::Normal).expect("inserted");
+        for (index, removed) in &writes {
+            let before = store.sandbox_get(first.id).expect("read").expect("there");
+            let write = SandboxRecord {
+                phase: Phase::ALL[*index],
+                removed_at: removed.then_some(Timestamp::UNIX_EPOCH),
+                ..first.clone()
+            };
+            let applied = store.sandbox_update(&write, &[event("sandbox.written", &write)], Durability::Normal).expect("written");
+            let after = store.sandbox_get(first.id).expect("read").expect("there");
+            prop_assert!(!before.phase.rules_out(after.phase), "{} became {}", before.phase, after.phase);
+            prop_assert_eq!(applied, after.phase == write.phase);
+            prop_assert!(before.removed_at.is_none() || after.removed_at.is_some());
+            let live = store.sandbox_any_live().expect("asked");
+            prop_assert_eq!(live, after.removed_at.is_none() && !after.phase.is_final());
+        }
+        let events = store.event_list(&EventFilter::default()).expect("listed");
+        prop_assert_eq!(events.len(), writes.len());
+    }
 }
