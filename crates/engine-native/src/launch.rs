@@ -180,7 +180,7 @@ fn make_network(rules: bool, proc: Option<Arc<OwnedFd>>) -> Result<MadeNetwork, 
         None => Arc::new(std::fs::File::open("/proc").map_err(|e| EngineError::host("open /proc", e))?.into()),
     };
     let namespace = Network::make().map_err(system)?;
-    let wire = wire::install(wire::Unplugged { rules: !rules }, proc.as_fd()).map_err(system)?;
+    let wire = wire::install(wire::Reach::Nothing, wire::Unplugged { rules: !rules }, proc.as_fd()).map_err(system)?;
     // Of a sysfs that belongs to this namespace, the part that programs ask for the number of CPUs.
     let attributes = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC;
     let whole = new_fs("sysfs", &[], attributes).map_err(system)?;

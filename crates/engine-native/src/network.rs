@@ -2,7 +2,8 @@
 //! both are counted for each destination.
 
 use cofferdam_engine::{EngineEvent, RefusedDestination};
-use cofferdam_gate::wire::{Refusal, answer_nxdomain, parse_refusals};
+use cofferdam_gate::dns::{Answer, read_query, write_answer};
+use cofferdam_gate::wire::{Refusal, parse_refusals};
 use std::collections::HashMap;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
@@ -88,8 +89,9 @@ async fn answer(resolver: &tokio::net::UdpSocket, refused: &Refused) {
     let mut query = [0u8; LARGEST_QUERY];
     loop {
         let Ok((length, from)) = resolver.recv_from(&mut query).await else { continue };
-        if let Some((answer, question)) = answer_nxdomain(&query[..length]) {
-            let _ = resolver.send_to(&answer, from).await;
+        let query = &query[..length];
+        if let Some(question) = read_query(query) {
+            let _ = resolver.send_to(&write_answer(query, &question, Answer::NoName), from).await;
             refused.add(question.name, 0, "dns".to_owned());
         }
     }

@@ -1,8 +1,27 @@
-//! The egress gate of a sandbox.
+//! The egress gate: the only way out of a sandbox, and the record of every attempt.
 //!
-//! Today this crate holds [`wire`]: what makes a network namespace a place from which nothing leaves. The namespace has
-//! a loopback device and nothing else; rules refuse at once what is not allowed and log it to a socket that is read from
-//! outside. Invariants: nothing here opens a connection, reads a file but `/proc/sys/net`, or knows a database.
-//! Start reading at [`wire::install`].
+//! ```text
+//! sandbox's namespace          │ gate process, outside                                    │ the host's network
+//! name ──▶ resolver socket ────┼─▶ dns: a synthetic address, or NXDOMAIN                    │
+//! connect ─▶ rules ─▶ listener ┼─▶ sandbox: whose address? decide, look at the first bytes  │
+//!                              │   ledger: on record before anything is allowed            │
+//!                              │   dial: resolve, check every address ────────────────────┼─▶ connect
+//! ```
+//! [`wire`] makes the namespace such that there is no other way. Invariants: no name is resolved before it is allowed; what is dialled is
+//! exactly what was checked; nothing is allowed that could not be recorded; the gate is handed sockets and policies, never paths, and
+//! knows no database. Start reading at [`sandbox`], then [`wire::install`].
 
+pub mod client;
+mod dial;
+pub mod dns;
+pub mod head;
+pub mod hello;
+mod ledger;
+mod names;
+pub mod protocol;
+mod relay;
+mod sandbox;
+pub mod server;
 pub mod wire;
+
+pub use ledger::Decision;

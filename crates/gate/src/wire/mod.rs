@@ -1,14 +1,14 @@
 //! Rules and sockets inside a sandbox's network namespace.
 
-mod dns;
 mod link;
+mod listeners;
 mod nft;
 mod refusals;
 mod rules;
 
-pub use dns::{Question, answer_nxdomain};
+pub use listeners::Listeners;
 pub use refusals::{Refusal, parse_refusals};
-pub use rules::RESOLVER;
+pub use rules::{LISTENER_PORT, RESOLVER, SYNTHETIC_V4, SYNTHETIC_V6};
 
 use cofferdam_sys::{Error, Result, netlink};
 use rustix::fs::{Mode, OFlags};
@@ -20,8 +20,22 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 pub struct Wire {
     /// Receives the workload's DNS queries.
     pub resolver: UdpSocket,
+    /// What a gate serves; None without one.
+    pub listeners: Option<Listeners>,
     /// Delivers refused packets (see [`parse_refusals`]).
     pub refusals: OwnedFd,
+}
+
+/// What a namespace is wired for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A gate, by synthetic addresses.
+    Gate,
+    /// A gate, by any address.
+    OpenGate,
 }
 
 /// What to leave out, so that tests can show that they notice.
@@ -34,18 +48,27 @@ pub struct Unplugged {
 /// Makes the calling thread's network namespace a sandbox's: loopback up, every address local, rules, resolver, refusal
 /// log. Call it in a namespace that no workload has entered. `proc` is the root of a proc file system. Nothing is left half
 /// done that matters: on an error the namespace must be dropped.
-pub fn install(unplugged: Unplugged, proc: BorrowedFd<'_>) -> Result<Wire> {
+pub fn install(reach: Reach, unplugged: Unplugged, proc: BorrowedFd<'_>) -> Result<Wire> {
     link::set_up()?;
     let netfilter = netlink::open(netlink::NETFILTER)?;
     if !unplugged.rules {
-        let (batch, acknowledgements) = rules::isolated();
-        netlink::transact(&netfilter, batch, acknowledgements)?;
+        match reach {
+            Reach::Nothing => {
+                let (batch, acknowledgements) = rules::isolated();
+                netlink::transact(&netfilter, batch, acknowledgements)?;
+            }
+            Reach::Gate | Reach::OpenGate => {
+                let (batch, acknowledgements) = rules::gated(reach == Reach::OpenGate);
+                netlink::transact(&netfilter, &batch, acknowledgements)?;
+            }
+        }
     }
     refusals::subscribe(&netfilter)?;
     let resolver = UdpSocket::bind(SocketAddr::from((RESOLVER, 53))).map_err(|e| Error::new("bind the resolver's address", e))?;
     resolver.set_nonblocking(true).map_err(|e| Error::new("fcntl(O_NONBLOCK)", e))?;
     allow_low_ports(proc)?;
-    Ok(Wire { resolver, refusals: netfilter })
+    let listeners = if reach == Reach::Nothing { None } else { Some(Listeners::open()?) };
+    Ok(Wire { resolver, listeners, refusals: netfilter })
 }
 
 /// Inner root has no power over this namespace, so ports below 1024 are opened to everyone inside.

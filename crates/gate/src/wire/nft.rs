@@ -13,6 +13,9 @@ const REQUEST_ACK_CREATE: u16 = 0x405;
 const APPEND: u16 = 0x800;
 const NESTED: u16 = 0x8000;
 const REGISTER_1: u32 = 1;
+const REGISTER_2: u32 = 2;
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
 const VERDICT_REGISTER: u32 = 0;
 
 /// Attribute writer: a growing buffer of `nlattr`s.
@@ -63,8 +66,12 @@ impl Rule {
     }
 
     fn compare(self, value: &[u8]) -> Self {
+        self.compare_as(EQUAL, value)
+    }
+
+    fn compare_as(self, operation: u32, value: &[u8]) -> Self {
         let data = Attributes::default().bytes(1, value);
-        self.expression("cmp", &Attributes::default().be32(1, REGISTER_1).be32(2, 0).nest(3, &data))
+        self.expression("cmp", &Attributes::default().be32(1, REGISTER_1).be32(2, operation).nest(3, &data))
     }
 
     fn meta(self, key: u32, value: u8) -> Self {
@@ -84,6 +91,22 @@ impl Rule {
     /// Matches bytes at an offset.
     pub fn field(self, header: Header, offset: u32, value: &[u8]) -> Self {
         self.load(header, offset, value.len() as u32).compare(value)
+    }
+
+    /// Matches anything but these bytes at an offset.
+    pub fn field_not(self, header: Header, offset: u32, value: &[u8]) -> Self {
+        self.load(header, offset, value.len() as u32).compare_as(NOT_EQUAL, value)
+    }
+
+    /// Hands the packet to a transparent listener at this address (IPv4 or IPv6) and port.
+    pub fn tproxy(self, family: u8, address: &[u8], port: u16) -> Self {
+        let put = |rule: Self, register: u32, value: &[u8]| {
+            let data = Attributes::default().bytes(1, value);
+            rule.expression("immediate", &Attributes::default().be32(1, register).nest(2, &data))
+        };
+        let rule = put(put(self, REGISTER_1, address), REGISTER_2, &port.to_be_bytes());
+        let family = u32::from(family);
+        rule.expression("tproxy", &Attributes::default().be32(1, family).be32(2, REGISTER_1).be32(3, REGISTER_2))
     }
 
     /// Matches bytes at an offset under a mask.
@@ -132,10 +155,19 @@ impl Rule {
 /// A hook for a chain: number and priority of `linux/netfilter.h`.
 #[derive(Clone, Copy)]
 pub struct Hook {
-    /// 3: output.
+    /// 0: prerouting; 3: output.
     pub number: u32,
     /// Order among chains of one hook.
     pub priority: i32,
+}
+
+/// What becomes of packets that no rule of a chain decides.
+#[derive(Clone, Copy)]
+pub enum Rest {
+    /// Dropped.
+    Drop = 0,
+    /// Let through.
+    Accept = 1,
 }
 
 /// A transaction: all of it takes effect, or nothing.
@@ -155,10 +187,11 @@ impl Batch {
         batch
     }
 
-    /// Adds a filter chain that drops what no rule lets through.
-    pub fn chain(&mut self, name: &str, hook: Hook) {
+    /// Adds a filter chain; what no rule decides is dropped, or let through if it only redirects.
+    pub fn chain(&mut self, name: &str, hook: Hook, rest: Rest) {
         let hook = Attributes::default().be32(1, hook.number).be32(2, hook.priority as u32);
-        let attributes = Attributes::default().string(1, self.table).string(3, name).nest(4, &hook).be32(5, 0).string(7, "filter");
+        let attributes = Attributes::default().string(1, self.table).string(3, name).nest(4, &hook);
+        let attributes = attributes.be32(5, rest as u32).string(7, "filter");
         self.change(NEW_CHAIN, 0, &attributes);
     }
 

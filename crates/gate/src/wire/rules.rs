@@ -1,4 +1,4 @@
-//! The rules of a namespace without a gate. In the words of `nft`:
+//! The rules of a namespace, without a gate and with one. Without, in the words of `nft`:
 //!
 //! ```text
 //! table inet wire {
@@ -15,18 +15,39 @@
 //!   }
 //! }
 //! ```
+//!
+//! With a gate, TCP to the synthetic ranges (on an open network: to everything but the sandbox's own loopback) is let out and, since every
+//! address is local, comes in again, where it is handed to the gate's listener with the address that it was meant for:
+//!
+//! ```text
+//!   chain in {
+//!     type filter hook prerouting priority mangle; policy accept;
+//!     ip daddr 198.18.0.1 accept                                                  # the resolver
+//!     ip daddr 198.18.0.0/15 meta l4proto tcp tproxy ip to 127.0.0.1:15001 accept
+//!     ip6 daddr fd00:cafe::/64 meta l4proto tcp tproxy ip6 to [::1]:15001 accept
+//!   }
+//! ```
+//! Nothing is tracked. The listener's own port cannot be dialled. A packet that a workload sends from a synthetic address passes the
+//! output hook, and still has nowhere to go but the loopback device.
 
-use super::nft::{Batch, Header, Hook, Rule};
-use std::net::Ipv4Addr;
+use super::nft::{Batch, Header, Hook, Rest, Rule};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
 
 /// The resolver's address inside every sandbox: in 198.18.0.0/15 (RFC 2544, benchmarking), which is never routed.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// Port of the gate's listeners on the sandbox's loopback addresses.
+pub const LISTENER_PORT: u16 = 15001;
+/// Synthetic addresses: 198.18.0.0/15.
+pub const SYNTHETIC_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+/// Synthetic addresses: fd00:cafe::/64.
+pub const SYNTHETIC_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xcafe, 0, 0, 0, 0, 0, 0);
 /// The log group that refused packets go to.
 pub const LOG_GROUP: u16 = 7;
 /// Bytes of a refused packet that are kept: both IP headers with ports.
 pub const LOG_BYTES: u32 = 96;
 
+const PREROUTING: Hook = Hook { number: 0, priority: -150 };
 const OUTPUT: Hook = Hook { number: 3, priority: 0 };
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
@@ -46,7 +67,7 @@ pub fn isolated() -> (&'static [u8], usize) {
     static BATCH: OnceLock<(Vec<u8>, usize)> = OnceLock::new();
     let (bytes, count) = BATCH.get_or_init(|| {
         let mut batch = Batch::new("wire");
-        batch.chain("out", OUTPUT);
+        batch.chain("out", OUTPUT, Rest::Drop);
         for rule in
             [own_refusals(), loopback_v4(), loopback_v6(), to_resolver(), from_resolver(), log(), reset(), Rule::default().prohibit()]
         {
@@ -57,18 +78,84 @@ pub fn isolated() -> (&'static [u8], usize) {
     (bytes, *count)
 }
 
+/// The same with a gate: bytes and acknowledgements. `open`: TCP to every address goes to the gate.
+pub fn gated(open: bool) -> (Vec<u8>, usize) {
+    let mut batch = Batch::new("wire");
+    batch.chain("in", PREROUTING, Rest::Accept);
+    let resolver = Rule::default().protocol_family(IPV4).field(Header::Network, IPV4_DESTINATION, &RESOLVER.octets());
+    batch.rule("in", &resolver.accept());
+    for (family, loopback) in [(IPV4, &Ipv4Addr::LOCALHOST.octets()[..]), (IPV6, &LOOPBACK_V6[..])] {
+        let rule = if open { elsewhere(family) } else { synthetic(family, Side::Destination) };
+        batch.rule("in", &rule.transport(TCP).tproxy(family, loopback, LISTENER_PORT).accept());
+    }
+    batch.chain("out", OUTPUT, Rest::Drop);
+    let mut rules = vec![own_refusals()];
+    for family in [IPV4, IPV6] {
+        // What the gate answers comes from the address that was dialled.
+        rules.push(synthetic(family, Side::Source).accept());
+        rules.push(synthetic(family, Side::Destination).transport(TCP).accept());
+    }
+    rules.push(to_resolver());
+    let port = LISTENER_PORT.to_be_bytes();
+    for loopback in [loopback_pair_v4(), loopback_pair_v6()] {
+        rules.push(loopback.transport(TCP).field(Header::Transport, 2, &port).reset());
+    }
+    rules.extend([loopback_v4(), loopback_v6()]);
+    if open {
+        rules.push(Rule::default().transport(TCP).accept());
+    }
+    rules.extend([log(), reset(), Rule::default().prohibit()]);
+    for rule in &rules {
+        batch.rule("out", rule);
+    }
+    batch.finish()
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Source,
+    Destination,
+}
+
+fn synthetic(family: u8, side: Side) -> Rule {
+    let rule = Rule::default().protocol_family(family);
+    if family == IPV4 {
+        let offset = if matches!(side, Side::Source) { IPV4_SOURCE } else { IPV4_DESTINATION };
+        return rule.masked(Header::Network, offset, &[0xff, 0xfe], &SYNTHETIC_V4.octets()[..2]);
+    }
+    let offset = if matches!(side, Side::Source) { IPV6_SOURCE } else { IPV6_DESTINATION };
+    rule.field(Header::Network, offset, &SYNTHETIC_V6.octets()[..8])
+}
+
+/// Everything but the sandbox's own loopback.
+fn elsewhere(family: u8) -> Rule {
+    let rule = Rule::default().protocol_family(family);
+    if family == IPV4 {
+        return rule.field_not(Header::Network, IPV4_DESTINATION, &[127]);
+    }
+    rule.field_not(Header::Network, IPV6_DESTINATION, &LOOPBACK_V6)
+}
+
 fn own_refusals() -> Rule {
     Rule::default().transport(TCP).masked(Header::Transport, TCP_FLAGS, &TCP_RESET, &TCP_RESET).accept()
 }
 
-fn loopback_v4() -> Rule {
+fn loopback_pair_v4() -> Rule {
     let rule = Rule::default().protocol_family(IPV4);
-    rule.field(Header::Network, IPV4_SOURCE, &[127]).field(Header::Network, IPV4_DESTINATION, &[127]).accept()
+    rule.field(Header::Network, IPV4_SOURCE, &[127]).field(Header::Network, IPV4_DESTINATION, &[127])
+}
+
+fn loopback_pair_v6() -> Rule {
+    let rule = Rule::default().protocol_family(IPV6).field(Header::Network, IPV6_SOURCE, &LOOPBACK_V6);
+    rule.field(Header::Network, IPV6_DESTINATION, &LOOPBACK_V6)
+}
+
+fn loopback_v4() -> Rule {
+    loopback_pair_v4().accept()
 }
 
 fn loopback_v6() -> Rule {
-    let rule = Rule::default().protocol_family(IPV6).field(Header::Network, IPV6_SOURCE, &LOOPBACK_V6);
-    rule.field(Header::Network, IPV6_DESTINATION, &LOOPBACK_V6).accept()
+    loopback_pair_v6().accept()
 }
 
 fn to_resolver() -> Rule {

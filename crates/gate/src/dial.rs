@@ -1,0 +1,123 @@
+//! The gate's own side: resolve an allowed name, check every address, connect to exactly what was checked.
+
+use cofferdam_policy::egress::{HOST_LOOPBACK, HostName, Permit, Policy};
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
+const KEEP: Duration = Duration::from_secs(30);
+const MOST_KEPT: usize = 4096;
+/// Addresses of one name that are tried.
+const MOST_TRIED: usize = 8;
+
+/// Why nothing was connected.
+#[derive(Debug)]
+pub enum DialError {
+    /// Nothing may be dialled.
+    Denied(String),
+    /// Nothing answered.
+    Failed(String),
+}
+
+/// Resolves and connects, for every sandbox of a gate.
+#[derive(Debug, Default)]
+pub struct Dialer {
+    kept: Mutex<HashMap<HostName, (Instant, Vec<IpAddr>)>>,
+}
+
+impl Dialer {
+    /// Connects to an allowed name.
+    pub async fn to_name(&self, policy: &Policy, permit: &Permit, name: &HostName, port: u16) -> Result<TcpStream, DialError> {
+        if name.as_str() == HOST_LOOPBACK {
+            // Only a rule that names it leads here.
+            return connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await;
+        }
+        let addresses = self.resolve(name).await?;
+        let mut last = DialError::Failed("the name has no address".into());
+        for address in addresses.into_iter().take(MOST_TRIED) {
+            last = match may_dial(policy, permit, address, port) {
+                Err(denied) => denied,
+                Ok(()) => match connect(SocketAddr::from((address, port))).await {
+                    Ok(stream) => return Ok(stream),
+                    Err(failed) => failed,
+                },
+            };
+        }
+        Err(last)
+    }
+
+    /// Connects to an allowed address.
+    pub async fn to_address(&self, policy: &Policy, permit: &Permit, address: IpAddr, port: u16) -> Result<TcpStream, DialError> {
+        may_dial(policy, permit, address, port)?;
+        connect(SocketAddr::from((address, port))).await
+    }
+
+    async fn resolve(&self, name: &HostName) -> Result<Vec<IpAddr>, DialError> {
+        if let Some((since, addresses)) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(name)
+            && since.elapsed() < KEEP
+        {
+            return Ok(addresses.clone());
+        }
+        // The dot at the end: no search list of the host's may turn this into another name.
+        let asked = format!("{name}.");
+        let found = timeout(RESOLVE_WITHIN, tokio::net::lookup_host((asked.as_str(), 0))).await;
+        let found = match found {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return Err(DialError::Failed(format!("{name} cannot be resolved: {error}"))),
+            Err(_) => return Err(DialError::Failed(format!("{name} cannot be resolved: no answer"))),
+        };
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for address in found {
+            if !addresses.contains(&address.ip()) {
+                addresses.push(address.ip());
+            }
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MOST_KEPT {
+            kept.retain(|_, (since, _)| since.elapsed() < KEEP);
+        }
+        if kept.len() < MOST_KEPT && !addresses.is_empty() {
+            kept.insert(name.clone(), (Instant::now(), addresses.clone()));
+        }
+        Ok(addresses)
+    }
+}
+
+fn may_dial(policy: &Policy, permit: &Permit, address: IpAddr, port: u16) -> Result<(), DialError> {
+    policy.may_dial(permit, address, port).map_err(|denial| DialError::Denied(denial.reason))?;
+    if is_of_this_host(address) {
+        return Err(DialError::Denied(format!("{address} is an address of this host")));
+    }
+    Ok(())
+}
+
+/// Only an address of this host can be bound to.
+fn is_of_this_host(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+async fn connect(to: SocketAddr) -> Result<TcpStream, DialError> {
+    let failed = |error: io::Error| DialError::Failed(format!("{to}: {error}"));
+    let stream = timeout(CONNECT_WITHIN, TcpStream::connect(to)).await.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?;
+    let stream = stream.map_err(failed)?;
+    // Whatever is relayed was sent by its sender just so.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_addresses_are_known() {
+        assert!(is_of_this_host(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        assert!(!is_of_this_host("192.0.2.1".parse().expect("an address")));
+    }
+}

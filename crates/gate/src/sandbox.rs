@@ -1,0 +1,436 @@
+//! One sandbox in the gate: its names, its policy, its connections.
+//!
+//! ```text
+//! query ─▶ a name that is allowed somewhere? ─▶ its synthetic address : NXDOMAIN
+//! connection ─▶ to which name (or address)? ─▶ decide ─▶ first bytes name the same? ─▶ record ─▶ dial ─▶ relay
+//!                     └────────────────────────────┴───────────┴── no: record, reset
+//! ```
+
+use crate::dial::{DialError, Dialer};
+use crate::dns::{self, Answer, TYPE_A, TYPE_AAAA};
+use crate::head::{self, Head};
+use crate::hello::{self, Hello};
+use crate::ledger::{Decision, Ledger, Verdict};
+use crate::names::{Names, is_synthetic};
+use crate::relay;
+use cofferdam_policy::egress::{Denial, HostName, Permit, Policy, Protocol};
+use std::collections::HashMap;
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
+
+const MOST_CONNECTIONS: usize = 1024;
+const MOST_DNS_CONNECTIONS: usize = 32;
+const LARGEST_QUERY: usize = 4096;
+/// How long a client may take for its first bytes where they are looked at.
+const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(10);
+const DNS_IDLE: Duration = Duration::from_secs(10);
+const FLUSH_EVERY: Duration = Duration::from_secs(2);
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
+
+/// What the supervisor hands over for one sandbox.
+#[derive(Debug)]
+pub struct Sockets {
+    /// DNS over UDP.
+    pub dns_udp: OwnedFd,
+    /// DNS over TCP.
+    pub dns_tcp: OwnedFd,
+    /// Connections over IPv4.
+    pub tcp_v4: OwnedFd,
+    /// Connections over IPv6.
+    pub tcp_v6: OwnedFd,
+    /// The record.
+    pub record: OwnedFd,
+}
+
+/// Where a connection is meant to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Destination {
+    Name(HostName),
+    Address(IpAddr),
+}
+
+impl Destination {
+    fn decide(&self, policy: &Policy, port: u16) -> Result<Permit, Denial> {
+        match self {
+            Self::Name(name) => policy.decide_name(name, port),
+            Self::Address(address) => policy.decide_address(*address, port),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Name(name) => name.to_string(),
+            Self::Address(address) => address.to_string(),
+        }
+    }
+}
+
+struct Live {
+    destination: Destination,
+    port: u16,
+    task: AbortHandle,
+}
+
+struct Current {
+    generation: u64,
+    policy: Arc<Policy>,
+}
+
+/// A sandbox that is being served. Its sockets are closed when this is dropped.
+pub struct Sandbox {
+    state: Arc<State>,
+    tasks: Vec<AbortHandle>,
+}
+
+struct State {
+    current: Mutex<Current>,
+    names: Mutex<Names>,
+    ledger: Mutex<Ledger>,
+    live: Mutex<HashMap<u64, Live>>,
+    next: AtomicU64,
+    connections: Arc<Semaphore>,
+    dialer: Arc<Dialer>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sandbox {
+    /// Begins to serve.
+    pub fn serve(sockets: Sockets, epoch: u8, policy: Policy, dialer: Arc<Dialer>) -> std::io::Result<Self> {
+        let Sockets { dns_udp, dns_tcp, tcp_v4, tcp_v6, record } = sockets;
+        let state = Arc::new(State {
+            current: Mutex::new(Current { generation: 1, policy: Arc::new(policy) }),
+            names: Mutex::new(Names::new(epoch)),
+            ledger: Mutex::new(Ledger::new(File::from(record))),
+            live: Mutex::default(),
+            next: AtomicU64::new(1),
+            connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+            dialer,
+        });
+        let udp = UdpSocket::from_std(std::net::UdpSocket::from(dns_udp))?;
+        let mut tasks = vec![tokio::spawn(answer_datagrams(Arc::clone(&state), udp)).abort_handle()];
+        tasks.push(tokio::spawn(answer_connections(Arc::clone(&state), listener(dns_tcp)?)).abort_handle());
+        for tcp in [tcp_v4, tcp_v6] {
+            tasks.push(tokio::spawn(accept(Arc::clone(&state), listener(tcp)?)).abort_handle());
+        }
+        tasks.push(tokio::spawn(flush_now_and_then(Arc::clone(&state))).abort_handle());
+        Ok(Self { state, tasks })
+    }
+
+    /// Replaces the policy in one step and closes what it no longer allows: the new generation, and how many were closed.
+    pub fn replace(&self, policy: Policy) -> (u64, u64) {
+        let policy = Arc::new(policy);
+        let generation = {
+            let mut current = lock(&self.state.current);
+            current.generation += 1;
+            current.policy = Arc::clone(&policy);
+            current.generation
+        };
+        let mut closed = 0;
+        // A connection that was decided before is in this list before it is made (see `handle`).
+        lock(&self.state.live).retain(|_, live| {
+            let stays = live.destination.decide(&policy, live.port).is_ok();
+            if !stays {
+                live.task.abort();
+                closed += 1;
+            }
+            stays
+        });
+        (generation, closed)
+    }
+
+    /// Writes down what is counted.
+    pub fn flush(&self) -> std::io::Result<()> {
+        lock(&self.state.ledger).flush()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        for live in lock(&self.state.live).values() {
+            live.task.abort();
+        }
+        let _ = self.flush();
+    }
+}
+
+fn listener(fd: OwnedFd) -> std::io::Result<TcpListener> {
+    TcpListener::from_std(std::net::TcpListener::from(fd))
+}
+
+async fn flush_now_and_then(state: Arc<State>) {
+    loop {
+        sleep(FLUSH_EVERY).await;
+        // A record that cannot be written denies the next new destination; nothing else can be done here.
+        let _ = lock(&state.ledger).flush();
+    }
+}
+
+impl State {
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&lock(&self.current).policy)
+    }
+
+    /// Answers one query; None if it deserves none.
+    fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
+        let question = dns::read_query(query)?;
+        let name = HostName::from_wire(&question.name).ok();
+        let allowed = name.filter(|name| self.policy().resolves(name));
+        let answer = match &allowed {
+            None => Answer::NoName,
+            Some(name) if question.kind == TYPE_A || question.kind == TYPE_AAAA => {
+                lock(&self.names).address(name, question.kind == TYPE_AAAA).map_or(Answer::NoName, Answer::Address)
+            }
+            Some(_) => Answer::NoData,
+        };
+        if allowed.is_none() {
+            let reason = Some("no rule allows this name".to_owned());
+            let decision =
+                Decision { verdict: Verdict::Denied, host: question.name.clone(), port: 0, protocol: "dns".into(), rule: None, reason };
+            let _ = lock(&self.ledger).record(decision);
+        }
+        Some(dns::write_answer(query, &question, answer))
+    }
+
+    fn deny(&self, to: &Destination, port: u16, protocol: &str, rule: Option<String>, reason: impl Into<String>) {
+        self.note(Verdict::Denied, to, port, protocol, rule, Some(reason.into()));
+    }
+
+    fn note(&self, verdict: Verdict, to: &Destination, port: u16, protocol: &str, rule: Option<String>, reason: Option<String>) {
+        let decision = Decision { verdict, host: to.text(), port, protocol: protocol.to_owned(), rule, reason };
+        let _ = lock(&self.ledger).record(decision);
+    }
+}
+
+async fn answer_datagrams(state: Arc<State>, socket: UdpSocket) {
+    let mut query = [0u8; LARGEST_QUERY];
+    loop {
+        match socket.recv_from(&mut query).await {
+            Ok((length, from)) => {
+                if let Some(answer) = state.answer(&query[..length]) {
+                    // A full buffer loses the answer, as a network would: the client asks again.
+                    let _ = socket.try_send_to(&answer, from);
+                }
+            }
+            Err(_) => sleep(PAUSE_AFTER_ERROR).await,
+        }
+    }
+}
+
+async fn answer_connections(state: Arc<State>, listener: TcpListener) {
+    let connections = Arc::new(Semaphore::new(MOST_DNS_CONNECTIONS));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(PAUSE_AFTER_ERROR).await;
+            continue;
+        };
+        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
+            reset(&stream);
+            continue;
+        };
+        let state = Arc::clone(&state);
+        tokio::spawn(async move {
+            let _ = answer_stream(&state, stream).await;
+            drop(permit);
+        });
+    }
+}
+
+/// Queries behind two bytes of length (RFC 1035, section 4.2.2).
+async fn answer_stream(state: &State, mut stream: TcpStream) -> std::io::Result<()> {
+    let mut query = [0u8; LARGEST_QUERY];
+    loop {
+        let mut length = [0; 2];
+        timeout(DNS_IDLE, stream.read_exact(&mut length)).await??;
+        let length = usize::from(u16::from_be_bytes(length));
+        let Some(place) = query.get_mut(..length) else {
+            reset(&stream);
+            return Ok(());
+        };
+        timeout(DNS_IDLE, stream.read_exact(place)).await??;
+        let Some(answer) = state.answer(&query[..length]) else { return Ok(()) };
+        let mut message = (answer.len() as u16).to_be_bytes().to_vec();
+        message.extend(answer);
+        timeout(DNS_IDLE, stream.write_all(&message)).await??;
+    }
+}
+
+/// The connection ends with a reset, not an end of data that could be taken for an empty answer.
+fn reset(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+async fn accept(state: Arc<State>, listener: TcpListener) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            // Too many open files, most likely: those that are there go on, and end.
+            sleep(PAUSE_AFTER_ERROR).await;
+            continue;
+        };
+        let Ok(permit) = Arc::clone(&state.connections).try_acquire_owned() else {
+            reset(&stream);
+            continue;
+        };
+        let Ok(dialled) = stream.local_addr() else { continue };
+        let id = state.next.fetch_add(1, Ordering::Relaxed);
+        let destination = match destination(&state, dialled) {
+            Ok(destination) => destination,
+            Err((destination, why)) => {
+                state.deny(&destination, dialled.port(), "tcp", None, why);
+                reset(&stream);
+                continue;
+            }
+        };
+        // In the list before it is decided: a policy that comes meanwhile closes it.
+        let mut live = lock(&state.live);
+        let task = tokio::spawn(serve_one(Arc::clone(&state), id, stream, destination.clone(), dialled.port(), permit));
+        live.insert(id, Live { destination, port: dialled.port(), task: task.abort_handle() });
+    }
+}
+
+/// Which name, or address, a connection to this address is meant for.
+fn destination(state: &State, dialled: SocketAddr) -> Result<Destination, (Destination, &'static str)> {
+    let address = dialled.ip();
+    if let Some(name) = lock(&state.names).name_of(address) {
+        return Ok(Destination::Name(name.clone()));
+    }
+    let here = Destination::Address(address);
+    if is_synthetic(address) {
+        return Err((here, "no name has this address"));
+    }
+    if address.is_loopback() {
+        return Err((here, "it is the gate's own listener"));
+    }
+    Ok(here)
+}
+
+async fn serve_one(
+    state: Arc<State>,
+    id: u64,
+    mut client: TcpStream,
+    to: Destination,
+    port: u16,
+    _permit: tokio::sync::OwnedSemaphorePermit,
+) {
+    // Whatever ends this task early ends the connection with a reset.
+    reset(&client);
+    let _ = client.set_nodelay(true);
+    if let Some((server, first)) = open(&state, &mut client, &to, port).await
+        && relay_to_end(client, server, &first).await
+    {
+        // Both directions have ended well.
+    }
+    lock(&state.live).remove(&id);
+}
+
+/// True if both directions ended well.
+async fn relay_to_end(client: TcpStream, server: TcpStream, first: &[u8]) -> bool {
+    let _ = socket2::SockRef::from(&client).set_linger(None);
+    relay::run(client, server, first).await.is_ok()
+}
+
+/// Decides, looks at the first bytes, records, dials. None: it was denied or failed, and that is on record.
+async fn open(state: &State, client: &mut TcpStream, to: &Destination, port: u16) -> Option<(TcpStream, Vec<u8>)> {
+    let policy = state.policy();
+    let permit = match to.decide(&policy, port) {
+        Ok(permit) => permit,
+        Err(denial) => {
+            state.deny(to, port, "tcp", denial.rule, denial.reason);
+            return None;
+        }
+    };
+    let protocol = permit.protocol.name();
+    let first = match timeout(FIRST_BYTES_WITHIN, first_bytes(client, to, port, permit.protocol)).await {
+        Ok(Ok(first)) => first,
+        Ok(Err(why)) => {
+            state.deny(to, port, protocol, Some(permit.rule), why);
+            return None;
+        }
+        Err(_) => {
+            state.deny(to, port, protocol, Some(permit.rule), format!("no {protocol} within {} s", FIRST_BYTES_WITHIN.as_secs()));
+            return None;
+        }
+    };
+    let rule = Some(permit.rule.clone());
+    let allowed =
+        Decision { verdict: Verdict::Allowed, host: to.text(), port, protocol: protocol.to_owned(), rule: rule.clone(), reason: None };
+    // What cannot be put on record is not allowed.
+    lock(&state.ledger).record(allowed).ok()?;
+    let dialled = match to {
+        Destination::Name(name) => state.dialer.to_name(&policy, &permit, name, port).await,
+        Destination::Address(address) => state.dialer.to_address(&policy, &permit, *address, port).await,
+    };
+    match dialled {
+        Ok(server) => Some((server, first)),
+        Err(DialError::Denied(why)) => {
+            state.deny(to, port, protocol, rule, why);
+            None
+        }
+        Err(DialError::Failed(why)) => {
+            state.note(Verdict::Failed, to, port, protocol, rule, Some(why));
+            None
+        }
+    }
+}
+
+/// Reads as much as it takes to know that the client means the destination that was allowed.
+async fn first_bytes(client: &mut TcpStream, to: &Destination, port: u16, protocol: Protocol) -> Result<Vec<u8>, String> {
+    const CHUNK: usize = 4096;
+    let mut bytes = Vec::new();
+    loop {
+        let finished = match protocol {
+            Protocol::Tcp => true,
+            Protocol::Https | Protocol::Tls => match hello::look(&bytes) {
+                Hello::More => false,
+                Hello::Bad(why) if !bytes.is_empty() => return Err(why.to_owned()),
+                Hello::Bad(_) => false,
+                Hello::To(name) => same(to, &name).map(|()| true)?,
+            },
+            Protocol::Http => match head::look(&bytes) {
+                Head::More => false,
+                Head::Bad(why) => return Err(why.to_owned()),
+                Head::To(name, named) => {
+                    same(to, &name)?;
+                    let named = named.unwrap_or(80);
+                    if named == port { true } else { return Err(format!("a Host with port {named}")) }
+                }
+            },
+            Protocol::Ssh => match b"SSH-2.0-".iter().zip(&bytes).all(|(wanted, sent)| wanted == sent) {
+                true if bytes.len() >= 8 => true,
+                true => false,
+                false => return Err("no SSH".to_owned()),
+            },
+        };
+        if finished {
+            return Ok(bytes);
+        }
+        let mut chunk = [0; CHUNK];
+        match client.read(&mut chunk).await {
+            Ok(0) => return Err("the client closed before it said whom it wants".to_owned()),
+            Ok(length) => bytes.extend(&chunk[..length]),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+fn same(to: &Destination, named: &HostName) -> Result<(), String> {
+    match to {
+        Destination::Name(name) if name == named => Ok(()),
+        Destination::Name(_) => Err(format!("it names {named}")),
+        Destination::Address(_) => Ok(()),
+    }
+}

@@ -1,0 +1,140 @@
+//! The gate's process: takes registrations on a socket, serves each sandbox for as long as its supervisor stays connected, and ends when there has
+//! been none for a while.
+
+use crate::dial::Dialer;
+use crate::names::EPOCHS;
+use crate::protocol::{MOST_BYTES, Reply, Request};
+use crate::sandbox::{Sandbox, Sockets};
+use cofferdam_sys::{channel, readiness};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep};
+
+const BACKLOG: i32 = 128;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const REGISTER_FDS: usize = 5;
+
+/// Binds the socket that supervisors find; whatever stood at its place is replaced.
+pub fn bind_at(path: &Path) -> io::Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// Serves until no sandbox has been registered for `idle`. The calling process may only be entered by its own user: the
+/// socket's directory sees to that.
+pub async fn run(listener: OwnedFd, idle: Duration) -> io::Result<()> {
+    let listener = readiness::register(listener)?;
+    let dialer = Arc::new(Dialer::default());
+    let registered = Arc::new(AtomicUsize::new(0));
+    let mut last_busy = Instant::now();
+    loop {
+        tokio::select! {
+            ready = listener.readable() => {
+                match ready?.try_io(|fd| Ok(accept_with(fd.get_ref(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)) {
+                    Ok(Ok(connection)) => {
+                        let (dialer, registered) = (Arc::clone(&dialer), Arc::clone(&registered));
+                        registered.fetch_add(1, Ordering::SeqCst);
+                        tokio::spawn(async move {
+                            let _ = converse(connection, dialer).await;
+                            registered.fetch_sub(1, Ordering::SeqCst);
+                        });
+                    }
+                    Ok(Err(_)) => sleep(Duration::from_millis(20)).await,
+                    Err(_would_block) => {}
+                }
+            }
+            () = sleep(LOOK_EVERY) => {}
+        }
+        if registered.load(Ordering::SeqCst) > 0 {
+            last_busy = Instant::now();
+        } else if last_busy.elapsed() >= idle {
+            return Ok(());
+        }
+    }
+}
+
+/// One supervisor: its sandbox is served until it hangs up.
+async fn converse(connection: OwnedFd, dialer: Arc<Dialer>) -> io::Result<()> {
+    let connection = readiness::register(connection)?;
+    let mut sandbox: Option<Sandbox> = None;
+    while let Some((bytes, fds)) = receive(&connection).await? {
+        let reply = match serde_json::from_slice::<Request>(&bytes) {
+            Ok(request) => obey(&mut sandbox, request, fds, &dialer),
+            Err(error) => Reply::Refused { why: error.to_string() },
+        };
+        send(&connection, &serde_json::to_vec(&reply)?).await?;
+    }
+    Ok(())
+}
+
+fn obey(sandbox: &mut Option<Sandbox>, request: Request, fds: Vec<OwnedFd>, dialer: &Arc<Dialer>) -> Reply {
+    let refused = |why: String| Reply::Refused { why };
+    match (request, sandbox.as_ref()) {
+        (Request::Register { epoch, policy, sandbox: _ }, None) => {
+            if epoch >= EPOCHS {
+                return refused("its gates have been lost too often: no addresses are left".into());
+            }
+            let fds: Result<[OwnedFd; REGISTER_FDS], _> = fds.try_into();
+            let Ok([dns_udp, dns_tcp, tcp_v4, tcp_v6, record]) = fds else {
+                return refused(format!("{REGISTER_FDS} descriptors are wanted"));
+            };
+            match Sandbox::serve(Sockets { dns_udp, dns_tcp, tcp_v4, tcp_v6, record }, epoch, policy, Arc::clone(dialer)) {
+                Ok(served) => {
+                    *sandbox = Some(served);
+                    Reply::Done { generation: 1, closed: 0 }
+                }
+                Err(error) => refused(error.to_string()),
+            }
+        }
+        (Request::Register { .. }, Some(_)) => refused("this connection has its sandbox".into()),
+        (Request::Replace { policy }, Some(sandbox)) => {
+            let (generation, closed) = sandbox.replace(policy);
+            Reply::Done { generation, closed }
+        }
+        (Request::Flush, Some(sandbox)) => match sandbox.flush() {
+            Ok(()) => Reply::Done { generation: 0, closed: 0 },
+            Err(error) => refused(error.to_string()),
+        },
+        (Request::Replace { .. } | Request::Flush, None) => refused("no sandbox is registered here".into()),
+    }
+}
+
+async fn receive(connection: &AsyncFd<OwnedFd>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let mut bytes = vec![0; MOST_BYTES];
+    loop {
+        let mut ready = connection.readable().await?;
+        match ready.try_io(|fd| channel::receive(fd.get_ref(), &mut bytes).map_err(|error| error.source)) {
+            Ok(Ok((0, _))) => return Ok(None),
+            Ok(Ok((length, fds))) => {
+                bytes.truncate(length);
+                return Ok(Some((bytes, fds)));
+            }
+            Ok(Err(error)) if error.raw_os_error() == Some(Errno::CONNRESET.raw_os_error()) => return Ok(None),
+            Ok(Err(error)) => return Err(error),
+            Err(_would_block) => {}
+        }
+    }
+}
+
+async fn send(connection: &AsyncFd<OwnedFd>, bytes: &[u8]) -> io::Result<()> {
+    loop {
+        let mut ready = connection.writable().await?;
+        match ready.try_io(|fd| channel::send(fd.get_ref(), bytes, &[]).map_err(|error| error.source)) {
+            Ok(result) => return result,
+            Err(_would_block) => {}
+        }
+    }
+}
