@@ -132,6 +132,12 @@ pub enum Verb {
     /// Print the version.
     Version,
     /// The supervisor of a detached sandbox.
+    /// Policies: what a sandbox may reach.
+    #[command(subcommand)]
+    Policy(PolicyVerb),
+    /// The gate's process.
+    #[command(hide = true)]
+    Gate,
     #[command(hide = true)]
     Monitor(Box<MonitorArgs>),
 }
@@ -141,9 +147,40 @@ impl Verb {
     pub const fn only_prints(&self) -> bool {
         matches!(
             self,
-            Self::Ps(_) | Self::Inspect(_) | Self::Logs(_) | Self::Events(_) | Self::Engine(_) | Self::Completion { .. } | Self::Version
+            Self::Ps(_)
+                | Self::Inspect(_)
+                | Self::Logs(_)
+                | Self::Events(_)
+                | Self::Policy(_)
+                | Self::Engine(_)
+                | Self::Completion { .. }
+                | Self::Version
         )
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyVerb {
+    /// Check a policy file and show what it allows.
+    Check {
+        /// Policy file.
+        file: PathBuf,
+    },
+    /// Say what would happen to a connection, and by which rule.
+    Explain {
+        /// Policy file, or a sandbox.
+        policy: String,
+        /// HOST or HOST:PORT.
+        destination: String,
+    },
+    /// Show what was allowed and denied.
+    Log {
+        /// Only of this sandbox.
+        sandbox: Option<String>,
+        /// Go on as it happens.
+        #[arg(short, long)]
+        follow: bool,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -172,9 +209,18 @@ pub struct RunArgs {
     /// Wall time, such as 5m [default: none].
     #[arg(long)]
     pub timeout: Option<Span>,
-    /// What it may reach: isolated.
-    #[arg(long, default_value = "isolated", value_name = "LEVEL")]
-    pub network: NetworkLevel,
+    /// What it may reach: isolated, package_only, limited_web, full_web [default: isolated; limited_web with --allow].
+    #[arg(long, value_name = "LEVEL")]
+    pub network: Option<NetworkLevel>,
+    /// Let it reach this: HOST[:PORT], *.HOST[:PORT], ADDRESS/PREFIX:PORT, preset:NAME (port 443 if none is said).
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub allow: Vec<String>,
+    /// Never let it reach this, whatever allows it.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub deny: Vec<String>,
+    /// Policy file; --allow and --deny add to it.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
     /// Tools of the host that live outside /usr: rust, node, python, go, or a directory.
     #[arg(long = "toolchain", value_name = "NAME|DIR")]
     pub toolchains: Vec<String>,

@@ -10,6 +10,7 @@ mod context;
 mod exit;
 mod host;
 mod output;
+mod registries;
 mod terminal;
 mod toolchain;
 

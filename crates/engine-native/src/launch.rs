@@ -17,8 +17,8 @@ use crate::lease::{Lease, RANGE_IDS};
 use crate::masks;
 use crate::root::{Upper, host_tree, relative};
 use crate::seccomp::FILTER;
-use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
-use cofferdam_gate::wire::{self, Wire};
+use cofferdam_engine::{EngineError, GateSockets, SandboxSpec, UnpluggedControl, Wiring};
+use cofferdam_gate::wire::{self, Listeners, Reach, Wire};
 use cofferdam_policy::capability;
 use cofferdam_sys::mount::{attr, clone_tree, new_fs};
 use cofferdam_sys::namespace::{self, Network};
@@ -75,13 +75,19 @@ pub struct Launched {
 /// the rest.
 pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> {
     let rules = plugged(spec, UnpluggedControl::Rules);
-    let ahead = if rules { host.take_ahead() } else { None };
+    let reach = match &spec.wiring {
+        Wiring::Nothing => Reach::Nothing,
+        Wiring::Gate { open: false, .. } => Reach::Gate,
+        Wiring::Gate { open: true, .. } => Reach::OpenGate,
+    };
+    // What was begun ahead leads nowhere.
+    let ahead = host.take_ahead().filter(|_| rules && reach == Reach::Nothing);
     let (network, parts) = thread::scope(|scope| {
         let begun = match ahead {
             Some(ahead) => Ok(Begun::Ahead(ahead)),
             None => thread::Builder::new()
                 .stack_size(NETWORK_STACK_BYTES)
-                .spawn_scoped(scope, move || make_network(rules, host.proc()))
+                .spawn_scoped(scope, move || make_network(reach, rules, host.proc()))
                 .map(Begun::Now)
                 .map_err(|e| EngineError::host("start a thread", e)),
         };
@@ -132,7 +138,7 @@ pub struct Ahead {
 impl Ahead {
     /// Begins. None if that fails: everything is then made when it is needed, and the error told.
     pub fn begin() -> Option<Self> {
-        let network = thread::Builder::new().stack_size(NETWORK_STACK_BYTES).spawn(|| make_network(true, None)).ok()?;
+        let network = thread::Builder::new().stack_size(NETWORK_STACK_BYTES).spawn(|| make_network(Reach::Nothing, true, None)).ok()?;
         Some(Self { spawner: Spawner::start().ok()?, network })
     }
 }
@@ -174,13 +180,13 @@ pub struct MadeNetwork {
 }
 
 /// `proc` is the root of a proc file system; the host's where there is none.
-fn make_network(rules: bool, proc: Option<Arc<OwnedFd>>) -> Result<MadeNetwork, EngineError> {
+fn make_network(reach: Reach, rules: bool, proc: Option<Arc<OwnedFd>>) -> Result<MadeNetwork, EngineError> {
     let proc = match proc {
         Some(proc) => proc,
         None => Arc::new(std::fs::File::open("/proc").map_err(|e| EngineError::host("open /proc", e))?.into()),
     };
     let namespace = Network::make().map_err(system)?;
-    let wire = wire::install(wire::Reach::Nothing, wire::Unplugged { rules: !rules }, proc.as_fd()).map_err(system)?;
+    let wire = wire::install(reach, wire::Unplugged { rules: !rules }, proc.as_fd()).map_err(system)?;
     // Of a sysfs that belongs to this namespace, the part that programs ask for the number of CPUs.
     let attributes = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC;
     let whole = new_fs("sysfs", &[], attributes).map_err(system)?;
@@ -190,7 +196,8 @@ fn make_network(rules: bool, proc: Option<Arc<OwnedFd>>) -> Result<MadeNetwork, 
 
 type Made = (OwnedFd, OwnedFd, Wire, OwnedFd);
 
-fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, network: MadeNetwork) -> Result<Made, EngineError> {
+fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: MadeNetwork) -> Result<Made, EngineError> {
+    hand_to_gate(spec, &mut network.wire)?;
     let (control, child_control) = channel::pair().map_err(system)?;
     let entrances = parts.cgroup.entrances()?;
     let lease = parts.lease.fd.as_fd();
@@ -208,6 +215,16 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, network: MadeNe
     done_with.extend(trees);
     host.spawner()?.discard(done_with);
     Ok((cloned.pidfd, control, network.wire, root))
+}
+
+/// The gate serves the sandbox before there is one.
+fn hand_to_gate(spec: &SandboxSpec, wire: &mut Wire) -> Result<(), EngineError> {
+    let (Wiring::Gate { take, .. }, Some(listeners)) = (&spec.wiring, wire.listeners.take()) else { return Ok(()) };
+    let failed = |source| EngineError::host("connect the sandbox to the gate", source);
+    // The engine keeps its own resolver socket: it answers nothing, and holds the port.
+    let dns_udp = wire.resolver.try_clone().map_err(failed)?.into();
+    let Listeners { tcp_v4, tcp_v6, dns_tcp } = listeners;
+    take(GateSockets { dns_udp, dns_tcp, tcp_v4, tcp_v6 }).map_err(failed)
 }
 
 fn plugged(spec: &SandboxSpec, control: UnpluggedControl) -> bool {

@@ -74,15 +74,18 @@ impl Refused {
     }
 }
 
-/// Serves a sandbox's resolver and refusal log until the runtime ends or the returned tasks are aborted.
-pub fn serve(resolver: UdpSocket, log: OwnedFd, refused: &Arc<Refused>) -> std::io::Result<[tokio::task::AbortHandle; 2]> {
-    let resolver = tokio::net::UdpSocket::from_std(resolver)?;
+/// Serves a sandbox's refusal log, and its resolver where no gate does, until the runtime ends or the returned tasks are aborted.
+pub fn serve(resolver: Option<UdpSocket>, log: OwnedFd, refused: &Arc<Refused>) -> std::io::Result<Vec<tokio::task::AbortHandle>> {
     rustix::io::ioctl_fionbio(&log, true)?;
     let log = cofferdam_sys::readiness::register(log)?;
-    let (names, packets) = (Arc::clone(refused), Arc::clone(refused));
-    let resolver = tokio::spawn(async move { answer(&resolver, &names).await });
-    let log = tokio::spawn(async move { read_log(&log, &packets).await });
-    Ok([resolver.abort_handle(), log.abort_handle()])
+    let packets = Arc::clone(refused);
+    let mut tasks = vec![tokio::spawn(async move { read_log(&log, &packets).await }).abort_handle()];
+    if let Some(resolver) = resolver {
+        let resolver = tokio::net::UdpSocket::from_std(resolver)?;
+        let names = Arc::clone(refused);
+        tasks.push(tokio::spawn(async move { answer(&resolver, &names).await }).abort_handle());
+    }
+    Ok(tasks)
 }
 
 async fn answer(resolver: &tokio::net::UdpSocket, refused: &Refused) {

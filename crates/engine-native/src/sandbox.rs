@@ -9,7 +9,7 @@ use crate::transfer;
 use async_trait::async_trait;
 use cofferdam_engine::{
     Control, EngineError, EngineEvent, Observation, Process, ProcessSpec, Sandbox, SandboxSpec, Stdio, Transfer, TransferReport,
-    UnpluggedControl,
+    UnpluggedControl, Wiring,
 };
 use cofferdam_policy::capability;
 use cofferdam_sys::process;
@@ -38,7 +38,9 @@ pub struct NativeSandbox {
     open_files: u32,
     root_keeps_all: bool,
     refused: Arc<Refused>,
-    network: [tokio::task::AbortHandle; 2],
+    network: Vec<tokio::task::AbortHandle>,
+    /// Of a gated sandbox: keeps the resolver's port.
+    _resolver: Option<std::net::UdpSocket>,
     main: Mutex<Option<u32>>,
     execs: Mutex<HashMap<u32, Cgroup>>,
     next_exec: AtomicU32,
@@ -49,7 +51,9 @@ impl NativeSandbox {
     pub fn adopt(launched: Launched, spec: &SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Self, EngineError> {
         let Launched { pidfd, control, places, wire, root, lease, cgroup } = launched;
         let refused = Arc::new(Refused::new(events));
-        let network = serve(wire.resolver, wire.refusals, &refused).map_err(|e| EngineError::host("serve the sandbox's resolver", e))?;
+        let gated = matches!(spec.wiring, Wiring::Gate { .. });
+        let (resolver, kept) = if gated { (None, Some(wire.resolver)) } else { (Some(wire.resolver), None) };
+        let network = serve(resolver, wire.refusals, &refused).map_err(|e| EngineError::host("serve the sandbox's resolver", e))?;
         let pid_one = PidOne::connect(control, places).map_err(|e| EngineError::host("connect to pid 1", e))?;
         let base = lease.base;
         Ok(Self {
@@ -63,6 +67,7 @@ impl NativeSandbox {
             root_keeps_all: spec.unplugged.contains(&UnpluggedControl::Capabilities),
             refused,
             network,
+            _resolver: kept,
             main: Mutex::default(),
             execs: Mutex::default(),
             next_exec: AtomicU32::new(1),

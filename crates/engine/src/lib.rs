@@ -16,4 +16,4 @@ pub use error::{EngineError, ErrorKind};
 pub use mounts::{MountError, MountSource};
 pub use port::{Capabilities, Control, Engine, EngineEvent, Observation, RefusedDestination, Sandbox, Transfer, TransferReport, Usage};
 pub use process::{ExitStatus, Process, ProcessSpec, Stdio};
-pub use spec::{Control as UnpluggedControl, Directory, File, Forked, Mount, SandboxSpec};
+pub use spec::{Control as UnpluggedControl, Directory, File, Forked, GateSockets, Mount, SandboxSpec, Wiring};

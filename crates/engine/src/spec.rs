@@ -4,6 +4,7 @@ use crate::MountSource;
 use cofferdam_model::{InstallId, Limits, SandboxId};
 use cofferdam_trust::{User, VerifiedImage};
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,8 +33,47 @@ pub struct SandboxSpec {
     pub files: Vec<File>,
     /// Controls left out, to show that tests notice. Empty in every sandbox that users get.
     pub unplugged: BTreeSet<Control>,
+    /// Where its network leads.
+    pub wiring: Wiring,
     /// Called once the engine has nothing left to prepare and waits for the sandbox.
     pub forked: Forked,
+}
+
+/// Where a sandbox's network leads.
+#[derive(Clone, Default)]
+pub enum Wiring {
+    /// Nowhere: every name is unknown, every packet refused.
+    #[default]
+    Nothing,
+    /// To a gate, and nowhere else.
+    Gate {
+        /// Whether addresses may be dialled that no name was asked for.
+        open: bool,
+        /// Takes the sockets before anything runs in the sandbox; an error stops its making.
+        take: Arc<dyn Fn(GateSockets) -> std::io::Result<()> + Send + Sync>,
+    },
+}
+
+/// Sockets inside a sandbox's network that a gate serves from outside.
+#[derive(Debug)]
+pub struct GateSockets {
+    /// DNS over UDP.
+    pub dns_udp: OwnedFd,
+    /// DNS over TCP.
+    pub dns_tcp: OwnedFd,
+    /// Takes connections over IPv4; an accepted socket's own address is the one that was dialled.
+    pub tcp_v4: OwnedFd,
+    /// The same over IPv6.
+    pub tcp_v6: OwnedFd,
+}
+
+impl std::fmt::Debug for Wiring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("Nothing"),
+            Self::Gate { open, .. } => write!(f, "Gate {{ open: {open} }}"),
+        }
+    }
 }
 
 /// What a caller does when a sandbox begins to set itself up: before that, the engine needs every processor.

@@ -16,7 +16,7 @@ mod dial;
 pub mod dns;
 pub mod head;
 pub mod hello;
-mod ledger;
+pub mod ledger;
 mod names;
 pub mod protocol;
 mod relay;

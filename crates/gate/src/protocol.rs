@@ -15,8 +15,6 @@ pub const MOST_BYTES: usize = 160 << 10;
 pub enum Request {
     /// Serve a sandbox. Descriptors, in this order: DNS over UDP, DNS over TCP, IPv4 listener, IPv6 listener, record (for appending).
     Register {
-        /// Its id, for messages.
-        sandbox: String,
         /// How many gates have served it before.
         epoch: u8,
         /// What it may reach.

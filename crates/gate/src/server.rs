@@ -83,7 +83,7 @@ async fn converse(connection: OwnedFd, dialer: Arc<Dialer>) -> io::Result<()> {
 fn obey(sandbox: &mut Option<Sandbox>, request: Request, fds: Vec<OwnedFd>, dialer: &Arc<Dialer>) -> Reply {
     let refused = |why: String| Reply::Refused { why };
     match (request, sandbox.as_ref()) {
-        (Request::Register { epoch, policy, sandbox: _ }, None) => {
+        (Request::Register { epoch, policy }, None) => {
             if epoch >= EPOCHS {
                 return refused("its gates have been lost too often: no addresses are left".into());
             }

@@ -7,6 +7,7 @@
 
 pub mod control;
 pub mod data;
+pub mod gating;
 pub mod log;
 pub mod pump;
 pub mod records;

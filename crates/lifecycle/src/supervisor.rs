@@ -16,11 +16,12 @@ pub use streams::Streams;
 
 use crate::control::{Command, Defaults};
 use crate::data::{DataDir, DataError, now};
+use crate::gating::{GateRequest, Gating, Seen};
 use crate::log::{LogWriter, MOST_BYTES};
 use crate::pump::Output;
 use crate::records::Records;
 use cofferdam_engine::{Directory, File};
-use cofferdam_engine::{Engine, EngineError, Forked, Mount, Observation, Sandbox, SandboxSpec, UnpluggedControl};
+use cofferdam_engine::{Engine, EngineError, Forked, Mount, Observation, Sandbox, SandboxSpec, UnpluggedControl, Wiring};
 use cofferdam_model::{ImageRef, Limits, Name, NetworkLevel, NewEvent, Phase, Reason, SandboxId, SandboxRecord};
 use cofferdam_store::{Durability, Store, StoreError};
 use cofferdam_trust::{User, VerifiedImage};
@@ -60,6 +61,8 @@ pub struct Request {
     pub limits: Limits,
     /// What it may reach.
     pub network: NetworkLevel,
+    /// The policy of a network that is not isolated.
+    pub gate: Option<GateRequest>,
     /// Trees of the host.
     pub mounts: Vec<Mount>,
     /// Directories to make inside.
@@ -83,6 +86,8 @@ pub struct Outcome {
     pub record: SandboxRecord,
     /// What was seen of it at its end.
     pub observation: Observation,
+    /// What the gate decided.
+    pub decisions: Vec<Seen>,
     /// Whether the records hold others that have not ended: some of them may need sweeping.
     pub others: bool,
 }
@@ -173,6 +178,13 @@ impl<'a> Supervisor<'a> {
     ) -> Result<(Outcome, Records), SupervisorError> {
         let mut record = first_record(&request, self.engine.capabilities().name);
         let (event_sender, events) = unbounded_channel();
+        let gating = match request.gate.take() {
+            Some(wanted) => {
+                let begun = Gating::begin(self.data, &directory, wanted);
+                Some(begun.map_err(|source| SupervisorError::Io { what: "connect to the gate", source })?)
+            }
+            None => None,
+        };
         // In a thread, and only once the sandbox sets itself up: before, every processor is busy with making it.
         let intent = (self.data.database(), record.clone(), event(&record, &request.actor, "sandbox.created", None));
         let (begin, begun) = std::sync::mpsc::channel();
@@ -182,6 +194,7 @@ impl<'a> Supervisor<'a> {
             open_with_intent(&intent.0, &intent.1, intent.2)
         })?;
         let mut spec = sandbox_spec(&request, &directory, self.data);
+        spec.wiring = gating.as_ref().map_or(Wiring::Nothing, Gating::wiring);
         spec.forked = Forked::call(move || {
             // Its thread has ended only if the database could not be opened, which it says itself.
             let _ = begin.send(());
@@ -217,7 +230,8 @@ impl<'a> Supervisor<'a> {
         record.phase = Phase::Running;
         record.started_at = Some(now());
         let defaults = Defaults::of(&request);
-        let mut running = Running { sandbox, process, output, pumps, events, receiver, sender, directory, defaults, actor: request.actor };
+        let mut running =
+            Running { gating, sandbox, process, output, pumps, events, receiver, sender, directory, defaults, actor: request.actor };
         let reason = running.supervise(&mut record, &store, self.ready.take()).await?;
         running.finish(record, reason, store, self.keep_root.take()).await
     }
@@ -259,6 +273,7 @@ fn sandbox_spec(request: &Request, directory: &std::path::Path, data: &DataDir) 
         directories: request.directories.clone(),
         files: request.files.clone(),
         unplugged: request.unplugged.clone(),
+        wiring: Wiring::Nothing,
         forked: Forked::default(),
     }
 }

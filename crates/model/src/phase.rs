@@ -108,14 +108,24 @@ pub enum Reason {
     Killed,
     /// The process that supervised it ended first.
     SupervisorLost,
+    /// The gate ended and none could take its place.
+    GateLost,
     /// Its wall time ran out.
     TimeLimit,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 7] =
-        [Self::Exited, Self::StartFailed, Self::OutOfMemory, Self::Stopped, Self::Killed, Self::SupervisorLost, Self::TimeLimit];
+    pub const ALL: [Self; 8] = [
+        Self::Exited,
+        Self::StartFailed,
+        Self::OutOfMemory,
+        Self::Stopped,
+        Self::Killed,
+        Self::SupervisorLost,
+        Self::GateLost,
+        Self::TimeLimit,
+    ];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -126,6 +136,7 @@ impl Reason {
             Self::Stopped => "stopped",
             Self::Killed => "killed",
             Self::SupervisorLost => "supervisor_lost",
+            Self::GateLost => "gate_lost",
             Self::TimeLimit => "time_limit",
         }
     }
@@ -140,7 +151,7 @@ impl Reason {
         match self {
             Self::Exited => Phase::Completed,
             Self::TimeLimit => Phase::Timeout,
-            Self::StartFailed | Self::OutOfMemory | Self::Stopped | Self::Killed | Self::SupervisorLost => Phase::Failed,
+            Self::StartFailed | Self::OutOfMemory | Self::Stopped | Self::Killed | Self::SupervisorLost | Self::GateLost => Phase::Failed,
         }
     }
 }

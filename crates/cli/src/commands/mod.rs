@@ -5,13 +5,16 @@ mod bench;
 mod completion;
 mod cp;
 mod doctor;
+mod egress;
 mod engine;
 mod escape_test;
 mod events;
 mod exec;
+mod gate;
 mod inspect;
 mod logs;
 mod monitor;
+mod policy;
 pub mod probe;
 mod prune;
 mod ps;
@@ -61,6 +64,8 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
         Verb::Bench(arguments) => bench::run(global, &arguments),
         Verb::Completion { shell } => completion::run(shell),
         Verb::Version => version::run(&global),
+        Verb::Policy(verb) => policy::run(global, &verb),
+        Verb::Gate => gate::run(&global),
         Verb::Monitor(arguments) => monitor::run(global, *arguments, ahead),
     }
 }

@@ -1,6 +1,7 @@
 //! From what was typed to what is run.
 
 use crate::args::RunArgs;
+use crate::commands::egress::Wanted;
 use crate::context::{Context, actor};
 use crate::exit::{FAILED, Failure};
 use crate::host::{Machine, home};
@@ -8,7 +9,7 @@ use crate::toolchain;
 use cofferdam_engine::{Capabilities, Directory, Mount, MountSource};
 use cofferdam_lifecycle::supervisor::{LOG_BYTES, Request, Streams};
 use cofferdam_model::task::LimitChanges;
-use cofferdam_model::{Limits, NetworkLevel, SandboxId};
+use cofferdam_model::{Limits, SandboxId};
 use cofferdam_trust::{User, VerifiedImage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
     if !directory.starts_with('/') {
         return Err(Failure::usage(format!("--workdir {directory}: an absolute path inside the sandbox is wanted")));
     }
+    let (network, gate) = Wanted::of(arguments).compile()?;
     Ok(Request {
         id,
         name: arguments.name.clone(),
@@ -41,7 +43,8 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
         directories: made_directories(&directory, &user),
         directory,
         limits: limits(arguments)?,
-        network: arguments.network,
+        network,
+        gate,
         mounts: mounts(context, arguments)?,
         files: Vec::new(),
         labels: arguments.labels.iter().cloned().collect(),
@@ -57,10 +60,6 @@ fn refuse_what_is_missing(arguments: &RunArgs, capabilities: &Capabilities) -> R
     if !["auto", "native"].contains(&arguments.engine.as_str()) {
         let message = format!("engine {:?} is not in this release", arguments.engine);
         return Err(Failure::usage(message).remedy("use native or auto (see cofferdam engine ls)"));
-    }
-    if arguments.network != NetworkLevel::Isolated {
-        let message = format!("network {}: the gate that would permit anything is not in this release", arguments.network);
-        return Err(Failure::new(FAILED, "unsupported", message).remedy("use --network isolated"));
     }
     for control in &arguments.require {
         if let Some((name, why)) = capabilities.missing.iter().find(|(name, _)| name == control) {

@@ -4,14 +4,17 @@ use crate::args::{Global, RunArgs};
 use crate::commands::{monitor, request};
 use crate::context::{Context, random};
 use crate::exit::{FAILED_TO_RUN, Failure, NOT_FOUND, TIME_LIMIT};
+use crate::output::printable;
 use crate::terminal::{self, Raw};
 use crate::toolchain;
 use cofferdam_engine::Engine;
 use cofferdam_engine_native::Ahead;
+use cofferdam_gate::ledger::Verdict;
 use cofferdam_lifecycle::control::Command;
 use cofferdam_lifecycle::supervisor::{GRACE, Outcome, Streams};
 use cofferdam_lifecycle::{Supervisor, task};
 use cofferdam_model::{Reason, SandboxId};
+use cofferdam_policy::egress::HostName;
 use rustix::fs::{FileType, fstat};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -168,13 +171,58 @@ fn explain(global: &Global, outcome: &Outcome) {
     if global.quiet {
         return;
     }
+    let level = outcome.record.network;
     for refused in &outcome.observation.refused {
-        let port = if refused.port == 0 { String::new() } else { format!(":{}", refused.port) };
-        let times = if refused.count == 1 { String::new() } else { format!(", {} times", refused.count) };
-        let host = if refused.host.contains(':') && refused.port != 0 { format!("[{}]", refused.host) } else { refused.host.clone() };
-        crate::output::note!("cofferdam: blocked: {host}{port} ({}{times}): network is isolated, no policy allows it", refused.protocol);
+        let place = place(&refused.host, refused.port);
+        let times = times(refused.count);
+        crate::output::note!("cofferdam: blocked: {place} ({}{times}): network is {level}, no policy allows it", refused.protocol);
+    }
+    for seen in &outcome.decisions {
+        let decision = &seen.decision;
+        let (place, times) = (place(&decision.host, decision.port), times(seen.count));
+        let reason = decision.reason.as_deref().unwrap_or("no rule allows it");
+        match decision.verdict {
+            Verdict::Allowed => {}
+            Verdict::Denied => {
+                crate::output::note!("cofferdam: blocked: {} ({}{times}): {}", printable(&place), decision.protocol, printable(reason));
+            }
+            Verdict::Failed => {
+                crate::output::note!("cofferdam: not reached: {} ({}{times}): {}", printable(&place), decision.protocol, printable(reason));
+            }
+        }
+    }
+    if let Some(entries) = allowable(outcome) {
+        crate::output::note!("cofferdam: to allow it: cofferdam run {entries} …");
     }
     if outcome.observation.refused_unnamed > 0 {
         crate::output::note!("cofferdam: blocked: {} more attempts at other destinations", outcome.observation.refused_unnamed);
     }
+}
+
+fn place(host: &str, port: u16) -> String {
+    match port {
+        0 => host.to_owned(),
+        port if host.contains(':') => format!("[{host}]:{port}"),
+        port => format!("{host}:{port}"),
+    }
+}
+
+fn times(count: u64) -> String {
+    if count == 1 { String::new() } else { format!(", {count} times") }
+}
+
+/// The options that would allow the names that were asked for in vain.
+fn allowable(outcome: &Outcome) -> Option<String> {
+    const MOST: usize = 5;
+    let asked = outcome.decisions.iter().filter(|seen| seen.decision.verdict == Verdict::Denied && seen.decision.rule.is_none());
+    let gated = asked.map(|seen| (seen.decision.host.clone(), seen.decision.port));
+    let isolated = outcome.observation.refused.iter().filter(|refused| refused.protocol == "dns").map(|refused| (refused.host.clone(), 0));
+    let mut entries: Vec<String> = gated
+        .chain(isolated)
+        .filter(|(host, _)| host.parse::<HostName>().is_ok())
+        .map(|(host, port)| if port == 0 || port == 443 { format!("--allow {host}") } else { format!("--allow {host}:{port}") })
+        .collect();
+    entries.dedup();
+    entries.truncate(MOST);
+    (!entries.is_empty()).then(|| entries.join(" "))
 }

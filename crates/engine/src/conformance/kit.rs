@@ -2,7 +2,7 @@
 
 use crate::{
     Control, Engine, EngineError, EngineEvent, ExitStatus, Forked, Mount, MountSource, Observation, Process, ProcessSpec, Sandbox,
-    SandboxSpec, Stdio,
+    SandboxSpec, Stdio, Wiring,
 };
 use cofferdam_model::{Bytes, Cpus, Difficulty, InstallId, Limits, SandboxId};
 use cofferdam_trust::VerifiedImage;
@@ -119,6 +119,7 @@ impl<'a> Kit<'a> {
             directories: Vec::new(),
             files: Vec::new(),
             unplugged: BTreeSet::new(),
+            wiring: Wiring::default(),
             forked: Forked::default(),
         };
         change(&mut spec);

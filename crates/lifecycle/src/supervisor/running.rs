@@ -4,6 +4,7 @@ use super::streams::Pumps;
 use super::{Inspect, Outcome, SupervisorError, event};
 use crate::control::{self, Command, Defaults};
 use crate::data::now;
+use crate::gating::Gating;
 use crate::pump::Output;
 use crate::records::Records;
 use cofferdam_engine::{Control, EngineError, EngineEvent, ExitStatus, Observation, Process, Sandbox};
@@ -17,11 +18,14 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, sleep, sleep_until};
 
+/// How often the gate's record is taken over.
+const LOOK_AT_RECORD: Duration = Duration::from_millis(500);
 /// What lives shorter gets neither a control socket nor a record of running.
 const SETTLED: Duration = Duration::from_millis(5);
 
 /// A sandbox whose main process runs.
 pub(super) struct Running {
+    pub(super) gating: Option<Arc<Gating>>,
     pub(super) sandbox: Arc<dyn Sandbox>,
     pub(super) process: Process,
     pub(super) output: Arc<Output>,
@@ -68,9 +72,29 @@ impl Running {
                     None => pending().await,
                 }
             };
+            let gate_lost = async {
+                match &self.gating {
+                    Some(gating) => gating.lost().await,
+                    None => pending().await,
+                }
+            };
+            let look_at_record = async {
+                match &self.gating {
+                    Some(_) => sleep(LOOK_AT_RECORD).await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 _ = self.process.wait() => return Ok(why),
+                () = gate_lost => {
+                    if let Err(error) = self.find_another_gate().await {
+                        record.detail = Some(format!("the gate was lost, and no other could be started: {error}"));
+                        why.get_or_insert(Reason::GateLost);
+                        self.sandbox.control(Control::Kill).await?;
+                    }
+                }
+                () = look_at_record => self.take_record(record, store).await?,
                 Some(command) = self.receiver.recv() => self.obey(command, &mut why).await?,
                 () = time_out => {
                     why = Some(Reason::TimeLimit);
@@ -83,6 +107,21 @@ impl Running {
                 }
             }
         }
+    }
+
+    async fn find_another_gate(&self) -> std::io::Result<()> {
+        let Some(gating) = self.gating.clone() else { return Ok(()) };
+        tokio::task::spawn_blocking(move || gating.register_again()).await.map_err(std::io::Error::other)?
+    }
+
+    /// Takes over what the gate has decided.
+    async fn take_record(&self, record: &SandboxRecord, store: &Records) -> Result<(), SupervisorError> {
+        let Some(gating) = &self.gating else { return Ok(()) };
+        let events = gating.take_record(&format!("sandbox:{}", record.id));
+        if !events.is_empty() {
+            store.run(move |store| store.event_insert(&events)).await?;
+        }
+        Ok(())
     }
 
     async fn obey(&self, command: Command, why: &mut Option<Reason>) -> Result<(), EngineError> {
@@ -124,12 +163,17 @@ impl Running {
             inspect(Arc::clone(&self.sandbox)).await;
         }
         let observation = self.sandbox.observe().await?;
-        for pump in self.pumps {
+        for pump in std::mem::take(&mut self.pumps) {
             // A panicked pump has lost output, not the exit.
             let _ = pump.join();
         }
         self.output.close();
         settle(&mut record, why, status, &observation);
+        if let Some(gating) = &self.gating {
+            gating.finish();
+        }
+        self.take_record(&record, &store).await?;
+        let decisions = self.gating.as_ref().map_or_else(Vec::new, |gating| gating.seen());
         if record.kept {
             write_metadata(&self.directory, &record);
         }
@@ -150,7 +194,7 @@ impl Running {
         };
         let (others, deleted) = tokio::join!(commit, delete);
         deleted?;
-        Ok((Outcome { record, observation, others: others? }, store))
+        Ok((Outcome { record, observation, decisions, others: others? }, store))
     }
 }
 
@@ -182,6 +226,7 @@ fn settle(record: &mut SandboxRecord, why: Option<Reason>, status: ExitStatus, o
     record.exit_code = Some(status.shell_code());
     record.detail = match reason {
         Reason::OutOfMemory => Some(format!("the memory limit of {} was reached", record.limits.memory)),
+        Reason::GateLost => record.detail.take(),
         Reason::TimeLimit => record.limits.timeout.map(|timeout| format!("the time limit of {timeout} was reached")),
         _ => None,
     };

@@ -348,6 +348,7 @@ impl Attempt<'_> {
             user: step.user,
             limits: plan.limits,
             network: step.network,
+            gate: None,
             mounts: vec![synth],
             directories: workspace::directories((agent.uid, agent.gid), step.mode == VERIFICATION),
             files: Vec::new(),

@@ -1,0 +1,81 @@
+//! From `--network`, `--allow`, `--deny` and `--policy` to a compiled policy.
+
+use crate::args::RunArgs;
+use crate::exit::{FAILED, Failure};
+use crate::registries;
+use cofferdam_lifecycle::gating::GateRequest;
+use cofferdam_model::NetworkLevel;
+use cofferdam_policy::egress::{Allow, Deny, Policy, PolicyFile, Presets, Source};
+use std::path::Path;
+
+/// What was asked for.
+#[derive(Debug, Default)]
+pub struct Wanted<'a> {
+    /// The level, if one was named.
+    pub network: Option<NetworkLevel>,
+    /// Entries to allow.
+    pub allow: &'a [String],
+    /// Entries to deny.
+    pub deny: &'a [String],
+    /// A policy file.
+    pub policy: Option<&'a Path>,
+}
+
+impl<'a> Wanted<'a> {
+    /// From the arguments of `run`.
+    pub fn of(arguments: &'a RunArgs) -> Self {
+        Self { network: arguments.network, allow: &arguments.allow, deny: &arguments.deny, policy: arguments.policy.as_deref() }
+    }
+
+    /// The level, and what the gate is to be told; None for a network that is isolated.
+    pub fn compile(&self) -> Result<(NetworkLevel, Option<GateRequest>), Failure> {
+        let mut source = match self.policy {
+            Some(path) => read(path)?.source().clone(),
+            None => Source::default(),
+        };
+        let default = if self.policy.is_none() && !self.allow.is_empty() { NetworkLevel::LimitedWeb } else { source.level };
+        source.level = self.network.unwrap_or(default);
+        for text in self.allow {
+            source.allow.push(text.parse::<Allow>().map_err(|error| Failure::usage(format!("--allow {error}")))?);
+        }
+        for text in self.deny {
+            source.deny.push(text.parse::<Deny>().map_err(|error| Failure::usage(format!("--deny {error}")))?);
+        }
+        let (policy, warnings) = source.compile(&presets()).map_err(|error| match self.policy {
+            // A file that is wrong by itself is shown with its line.
+            Some(path) => match read(path).and_then(|file| file.compile(&presets()).map_err(|e| meaning(&e))) {
+                Err(failure) => failure,
+                Ok(_) => Failure::new(FAILED, "policy", error.to_string()),
+            },
+            None => Failure::new(FAILED, "policy", error.to_string()),
+        })?;
+        for warning in warnings {
+            crate::output::note!("cofferdam: warning: {warning}");
+        }
+        if source.level == NetworkLevel::Isolated {
+            return Ok((source.level, None));
+        }
+        Ok((source.level, Some(GateRequest { policy, program: std::env::current_exe()? })))
+    }
+}
+
+fn meaning(error: &cofferdam_policy::egress::PolicyFileError) -> Failure {
+    Failure::new(FAILED, "policy", error.to_string())
+}
+
+/// Presets of the product and of this host.
+pub fn presets() -> Presets {
+    Presets::with_packages(registries::configured())
+}
+
+/// Reads a policy file.
+pub fn read(path: &Path) -> Result<PolicyFile, Failure> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::new(FAILED, "policy", format!("{shown}: {error}")))?;
+    PolicyFile::parse(&shown, &text).map_err(|error| meaning(&error))
+}
+
+/// Reads and compiles a policy file.
+pub fn compile_file(path: &Path) -> Result<(Policy, Vec<String>), Failure> {
+    read(path)?.compile(&presets()).map_err(|error| meaning(&error))
+}

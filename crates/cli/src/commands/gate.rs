@@ -1,0 +1,44 @@
+//! The hidden `cofferdam gate`: the process that every connection of a sandbox goes through.
+
+use crate::args::Global;
+use crate::context::data_path;
+use crate::exit::Failure;
+use cofferdam_gate::server;
+use cofferdam_lifecycle::gating::{READY, gate_socket};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long it stays without a sandbox.
+const IDLE: Duration = Duration::from_secs(30);
+/// A user id that nothing else on the host has: below the ranges of sandboxes, above those of people and services.
+const GATE_USER: u32 = 0x6fff_0001;
+
+/// Serves until there has been no sandbox for a while.
+pub fn run(global: &Global) -> Result<ExitCode, Failure> {
+    let _ = rustix::process::setsid();
+    cofferdam_sys::process::raise_open_files();
+    let listener = server::bind_at(&gate_socket(&data_path(global)))?;
+    std::env::set_current_dir("/")?;
+    if rustix::process::geteuid().is_root() {
+        cofferdam_sys::process::become_unprivileged(GATE_USER, GATE_USER).map_err(std::io::Error::other)?;
+    }
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(64).thread_stack_size(256 << 10).build()?;
+    let served = runtime.block_on(async {
+        say_ready()?;
+        server::run(listener, IDLE).await
+    });
+    served?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says so, and lets go of the caller's stream.
+fn say_ready() -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{READY}").and_then(|()| out.flush())?;
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(null.as_fd())?;
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! A sandbox's connection to the gate: found or started, registered, registered again when the gate is lost, and the record of
+//! its decisions taken over.
+//!
+//! ```text
+//! find the gate, else start it (under a lock) ─▶ sockets from the engine ─▶ register ─▶ … ─▶ it hangs up ─▶ the next epoch
+//! ```
+//! The supervisor keeps duplicates of the sockets: while no gate serves them nothing leaves, and nobody inside can take their ports.
+
+use crate::data::{DataDir, now};
+use cofferdam_engine::{GateSockets, Wiring};
+use cofferdam_gate::Decision;
+use cofferdam_gate::client::Gate;
+use cofferdam_gate::ledger::{Line, Verdict};
+use cofferdam_gate::protocol::{Request, VERSION};
+use cofferdam_model::NewEvent;
+use cofferdam_policy::egress::Policy;
+use cofferdam_sys::{lock, readiness};
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a gate says when it can be connected to.
+pub const READY: &str = "ready";
+const TRIES: u32 = 5;
+
+/// What a sandbox's network needs.
+#[derive(Clone, Debug)]
+pub struct GateRequest {
+    /// What it may reach.
+    pub policy: Policy,
+    /// The program that is the gate when it is called with `gate`.
+    pub program: PathBuf,
+}
+
+/// Where gates of a data directory are found.
+pub fn gate_directory(data: &Path) -> PathBuf {
+    data.join("gate")
+}
+
+/// The socket of this version's gate.
+pub fn gate_socket(data: &Path) -> PathBuf {
+    gate_directory(data).join(format!("v{VERSION}.sock"))
+}
+
+/// One sandbox's connection.
+pub struct Gating {
+    data: PathBuf,
+    program: PathBuf,
+    record: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    policy: Policy,
+    sockets: Option<GateSockets>,
+    gate: Option<Gate>,
+    epoch: u8,
+    read: u64,
+    decisions: BTreeMap<(Verdict, String, u16, String), Seen>,
+}
+
+/// What is known of one destination.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The decision.
+    pub decision: Decision,
+    /// How often.
+    pub count: u64,
+}
+
+impl Gating {
+    /// Finds the gate, or starts it, before there is anything to serve.
+    pub fn begin(data: &DataDir, directory: &Path, request: GateRequest) -> io::Result<Arc<Self>> {
+        let record = directory.join("gate.log");
+        File::options().create(true).append(true).open(&record)?;
+        let GateRequest { policy, program } = request;
+        std::fs::write(directory.join("policy.json"), serde_json::to_vec(&policy)?)?;
+        let state = State { policy, sockets: None, gate: None, epoch: 0, read: 0, decisions: BTreeMap::new() };
+        let gating = Self { data: data.path().to_owned(), program, record, state: Mutex::new(state) };
+        let gate = find_or_start(&gating.data, &gating.program)?;
+        gating.lock().gate = Some(gate);
+        Ok(Arc::new(gating))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the engine is told.
+    pub fn wiring(self: &Arc<Self>) -> Wiring {
+        let this = Arc::clone(self);
+        let open = self.lock().policy.is_open();
+        let take = move |sockets| {
+            let mut state = this.lock();
+            state.sockets = Some(sockets);
+            this.register(&mut state)
+        };
+        Wiring::Gate { open, take: Arc::new(take) }
+    }
+
+    /// Registers the sockets; with another gate if the one that was found has ended meanwhile.
+    fn register(&self, state: &mut State) -> io::Result<()> {
+        let mut last = io::Error::other("no gate");
+        for _ in 0..TRIES {
+            let gate = match state.gate.take() {
+                Some(gate) => gate,
+                None => find_or_start(&self.data, &self.program)?,
+            };
+            let Some(GateSockets { dns_udp, dns_tcp, tcp_v4, tcp_v6 }) = &state.sockets else {
+                return Err(io::Error::other("the sandbox has no sockets yet"));
+            };
+            let record = File::options().append(true).open(&self.record)?;
+            let fds = [dns_udp.as_fd(), dns_tcp.as_fd(), tcp_v4.as_fd(), tcp_v6.as_fd(), record.as_fd()];
+            let request = Request::Register { epoch: state.epoch, policy: state.policy.clone() };
+            match gate.ask(&request, &fds) {
+                Ok(_) => {
+                    state.gate = Some(gate);
+                    return Ok(());
+                }
+                Err(error) if is_gone(&error) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Waits until the gate has hung up.
+    pub async fn lost(&self) {
+        let watched = self.lock().gate.as_ref().and_then(|gate| gate.as_fd().try_clone_to_owned().ok());
+        match watched.map(readiness::register) {
+            Some(Ok(watched)) => {
+                // It speaks only when it is asked, and then the answer is waited for: what comes now is the end.
+                let _ = watched.readable().await;
+            }
+            // Without a connection to watch there is none to lose; the next request will tell.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Registers with another gate, under addresses that no earlier one has given. Blocking.
+    pub fn register_again(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        state.gate = None;
+        state.epoch = state.epoch.saturating_add(1);
+        self.register(&mut state)
+    }
+
+    /// Replaces the policy: its generation, and connections closed for it.
+    pub fn replace(&self, policy: Policy) -> io::Result<(u64, u64)> {
+        let mut state = self.lock();
+        let gate = state.gate.as_ref().ok_or_else(|| io::Error::other("no gate"))?;
+        let done = gate.ask(&Request::Replace { policy: policy.clone() }, &[])?;
+        state.policy = policy;
+        Ok(done)
+    }
+
+    /// Takes over what the gate has written since the last time, as events of the sandbox.
+    pub fn take_record(&self, subject: &str) -> Vec<NewEvent> {
+        let mut state = self.lock();
+        let mut events = Vec::new();
+        // A record that cannot be read now is read later, or with the next sweep.
+        let Ok(lines) = read_lines(&self.record, &mut state.read) else { return events };
+        for line in lines {
+            if let Some(decision) = &line.decision {
+                let key = (decision.verdict, decision.host.clone(), decision.port, decision.protocol.clone());
+                let seen = state.decisions.entry(key).or_insert_with(|| Seen { decision: decision.clone(), count: 0 });
+                seen.count += line.count;
+            }
+            events.push(event_of(&line, subject));
+        }
+        events
+    }
+
+    /// Makes the gate write down what it has counted, and lets go of it.
+    pub fn finish(&self) {
+        let state = self.lock();
+        if let Some(gate) = &state.gate {
+            let _ = gate.ask(&Request::Flush, &[]);
+        }
+    }
+
+    /// Everything that was decided so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.lock().decisions.values().cloned().collect()
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused | io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected
+    )
+}
+
+/// Whole lines behind what was read before.
+fn read_lines(path: &Path, read: &mut u64) -> io::Result<Vec<Line>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(*read))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    *read += whole as u64;
+    let lines = text[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+}
+
+fn event_of(line: &Line, subject: &str) -> NewEvent {
+    let decision = line.decision.as_ref();
+    let kind = decision.map_or("network.not_told_apart", |decision| match decision.verdict {
+        Verdict::Allowed => "network.allowed",
+        Verdict::Denied => "network.denied",
+        Verdict::Failed => "network.failed",
+    });
+    let data = decision.map_or_else(
+        || serde_json::json!({ "count": line.count }),
+        |d| serde_json::json!({ "host": d.host, "port": d.port, "protocol": d.protocol, "count": line.count }),
+    );
+    NewEvent {
+        time: now(),
+        actor: "gate".into(),
+        subject: subject.to_owned(),
+        kind: kind.to_owned(),
+        rule: decision.and_then(|decision| decision.rule.clone()),
+        reason: decision.and_then(|decision| decision.reason.clone()),
+        data,
+    }
+}
+
+/// What a killed supervisor did not take over any more: the whole record, for the sweep. Repeats what it had taken over.
+pub fn leftover_record(directory: &Path, subject: &str) -> Vec<NewEvent> {
+    let lines = read_lines(&directory.join("gate.log"), &mut 0).unwrap_or_default();
+    lines.iter().map(|line| event_of(line, subject)).collect()
+}
+
+/// Connects to the gate of a data directory, starting it if there is none.
+fn find_or_start(data: &Path, program: &Path) -> io::Result<Gate> {
+    let socket = gate_socket(data);
+    if let Ok(gate) = Gate::connect(&socket) {
+        return Ok(gate);
+    }
+    let directory = gate_directory(data);
+    DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    let _lock = wait_for_lock(&directory.join("lock"))?;
+    // Someone else may have started it while this process waited.
+    if let Ok(gate) = Gate::connect(&socket) {
+        return Ok(gate);
+    }
+    start(data, program, &directory)?;
+    Gate::connect(&socket)
+}
+
+fn wait_for_lock(path: &Path) -> io::Result<OwnedFd> {
+    let file = lock::open_file(path).map_err(|error| error.source)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+fn start(data: &Path, program: &Path, directory: &Path) -> io::Result<()> {
+    let log = File::options().create(true).append(true).open(directory.join("gate.log"))?;
+    let mut child = Command::new(program)
+        .arg("--data-dir")
+        .arg(data)
+        .arg("gate")
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()?;
+    let mut word = String::new();
+    if let Some(out) = child.stdout.take() {
+        BufReader::new(out).read_line(&mut word)?;
+    }
+    if word.trim() == READY {
+        return Ok(());
+    }
+    let status = child.wait()?;
+    Err(io::Error::other(format!("the gate did not start ({status}): see {}", directory.join("gate.log").display())))
+}
