@@ -6,6 +6,7 @@ mod crash;
 mod detached;
 mod everyday;
 mod foreground;
+mod gate;
 mod streams;
 mod tasks;
 mod terminal;

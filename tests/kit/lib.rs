@@ -2,6 +2,8 @@
 //!
 //! Nothing here knows how Cofferdam works inside; it drives the binary only.
 
+pub mod lab;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;

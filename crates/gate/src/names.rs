@@ -29,17 +29,16 @@ impl Names {
 
     /// The address of a name; None when there are no more.
     pub fn address(&mut self, name: &HostName, v6: bool) -> Option<IpAddr> {
-        let index = match self.indexes.get(name) {
-            Some(index) => *index,
-            None => {
-                let index = self.names.len() as u32;
-                if FIRST + index >= PER_EPOCH {
-                    return None;
-                }
-                self.names.push(name.clone());
-                self.indexes.insert(name.clone(), index);
-                index
+        let index = if let Some(index) = self.indexes.get(name) {
+            *index
+        } else {
+            let index = self.names.len() as u32;
+            if FIRST + index >= PER_EPOCH {
+                return None;
             }
+            self.names.push(name.clone());
+            self.indexes.insert(name.clone(), index);
+            index
         };
         let offset = u32::from(self.epoch) * PER_EPOCH + FIRST + index;
         Some(if v6 {

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 const BUFFER_BYTES: usize = 32 << 10;
 
 /// Sends what was read of the client already, then relays until both directions have ended or one fails.
-pub async fn run(mut client: TcpStream, mut server: TcpStream, first: &[u8]) -> io::Result<()> {
-    tokio::io::AsyncWriteExt::write_all(&mut server, first).await?;
-    tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER_BYTES, BUFFER_BYTES).await.map(|_| ())
+pub async fn run(client: &mut TcpStream, server: &mut TcpStream, first: &[u8]) -> io::Result<()> {
+    tokio::io::AsyncWriteExt::write_all(server, first).await?;
+    tokio::io::copy_bidirectional_with_sizes(client, server, BUFFER_BYTES, BUFFER_BYTES).await.map(|_| ())
 }

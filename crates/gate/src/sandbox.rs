@@ -188,19 +188,20 @@ impl State {
     /// Answers one query; None if it deserves none.
     fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
         let question = dns::read_query(query)?;
-        let name = HostName::from_wire(&question.name).ok();
-        let allowed = name.filter(|name| self.policy().resolves(name));
-        let answer = match &allowed {
-            None => Answer::NoName,
-            Some(name) if question.kind == TYPE_A || question.kind == TYPE_AAAA => {
+        let decided = match HostName::from_wire(&question.name) {
+            Ok(name) => self.policy().resolves(&name).map(|()| name),
+            Err(error) => Err(Denial { rule: None, reason: error.why.to_owned() }),
+        };
+        let answer = match &decided {
+            Err(_) => Answer::NoName,
+            Ok(name) if question.kind == TYPE_A || question.kind == TYPE_AAAA => {
                 lock(&self.names).address(name, question.kind == TYPE_AAAA).map_or(Answer::NoName, Answer::Address)
             }
-            Some(_) => Answer::NoData,
+            Ok(_) => Answer::NoData,
         };
-        if allowed.is_none() {
-            let reason = Some("no rule allows this name".to_owned());
-            let decision =
-                Decision { verdict: Verdict::Denied, host: question.name.clone(), port: 0, protocol: "dns".into(), rule: None, reason };
+        if let Err(Denial { rule, reason }) = decided {
+            let (host, protocol) = (question.name.clone(), "dns".to_owned());
+            let decision = Decision { verdict: Verdict::Denied, host, port: 0, protocol, rule, reason: Some(reason) };
             let _ = lock(&self.ledger).record(decision);
         }
         Some(dns::write_answer(query, &question, answer))
@@ -329,18 +330,16 @@ async fn serve_one(
     // Whatever ends this task early ends the connection with a reset.
     reset(&client);
     let _ = client.set_nodelay(true);
-    if let Some((server, first)) = open(&state, &mut client, &to, port).await
-        && relay_to_end(client, server, &first).await
-    {
-        // Both directions have ended well.
+    if let Some((mut server, first)) = open(&state, &mut client, &to, port).await {
+        reset(&server);
+        if relay::run(&mut client, &mut server, &first).await.is_ok() {
+            // Both directions have ended well: what is on its way arrives.
+            for stream in [&client, &server] {
+                let _ = socket2::SockRef::from(stream).set_linger(None);
+            }
+        }
     }
     lock(&state.live).remove(&id);
-}
-
-/// True if both directions ended well.
-async fn relay_to_end(client: TcpStream, server: TcpStream, first: &[u8]) -> bool {
-    let _ = socket2::SockRef::from(&client).set_linger(None);
-    relay::run(client, server, first).await.is_ok()
 }
 
 /// Decides, looks at the first bytes, records, dials. None: it was denied or failed, and that is on record.
@@ -396,8 +395,7 @@ async fn first_bytes(client: &mut TcpStream, to: &Destination, port: u16, protoc
             Protocol::Tcp => true,
             Protocol::Https | Protocol::Tls => match hello::look(&bytes) {
                 Hello::More => false,
-                Hello::Bad(why) if !bytes.is_empty() => return Err(why.to_owned()),
-                Hello::Bad(_) => false,
+                Hello::Bad(why) => return Err(why.to_owned()),
                 Hello::To(name) => same(to, &name).map(|()| true)?,
             },
             Protocol::Http => match head::look(&bytes) {

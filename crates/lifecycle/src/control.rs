@@ -7,9 +7,10 @@ mod client;
 mod server;
 
 pub use client::{Client, ClientError, Incoming};
-pub use server::{Defaults, Server, serve};
+pub use server::{Defaults, Server, Surroundings, serve, short_path};
 
 use cofferdam_engine::{Observation, Transfer, TransferReport};
+use cofferdam_policy::egress::Policy;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,6 +66,11 @@ pub enum Request {
     Resume,
     /// What it uses.
     Observe,
+    /// What it may reach from now on.
+    Replace {
+        /// The policy.
+        policy: Policy,
+    },
     /// Start one more process; three descriptors come along unless it wants a terminal. It ends when the connection does.
     Exec(Exec),
     /// Follow the main process's streams.
@@ -128,6 +134,13 @@ pub enum Reply {
     },
     /// What it uses.
     Observed(Observation),
+    /// The policy is in force.
+    Replaced {
+        /// Its generation.
+        generation: u64,
+        /// Connections that it closed.
+        closed: u64,
+    },
     /// What was copied.
     Copied(TransferReport),
     /// It could not be done.

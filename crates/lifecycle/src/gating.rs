@@ -6,6 +6,7 @@
 //! ```
 //! The supervisor keeps duplicates of the sockets: while no gate serves them nothing leaves, and nobody inside can take their ports.
 
+use crate::control::short_path;
 use crate::data::{DataDir, now};
 use cofferdam_engine::{GateSockets, Wiring};
 use cofferdam_gate::Decision;
@@ -79,7 +80,7 @@ impl Gating {
         let record = directory.join("gate.log");
         File::options().create(true).append(true).open(&record)?;
         let GateRequest { policy, program } = request;
-        std::fs::write(directory.join("policy.json"), serde_json::to_vec(&policy)?)?;
+        write_policy(&record, &policy)?;
         let state = State { policy, sockets: None, gate: None, epoch: 0, read: 0, decisions: BTreeMap::new() };
         let gating = Self { data: data.path().to_owned(), program, record, state: Mutex::new(state) };
         let gate = find_or_start(&gating.data, &gating.program)?;
@@ -134,8 +135,17 @@ impl Gating {
         let watched = self.lock().gate.as_ref().and_then(|gate| gate.as_fd().try_clone_to_owned().ok());
         match watched.map(readiness::register) {
             Some(Ok(watched)) => {
-                // It speaks only when it is asked, and then the answer is waited for: what comes now is the end.
-                let _ = watched.readable().await;
+                while let Ok(mut ready) = watched.readable().await {
+                    // An answer belongs to whoever has asked and holds the lock; the end is for everyone.
+                    let _asked = self.lock();
+                    let mut byte = [0; 1];
+                    let peek = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+                    match rustix::net::recv(watched.get_ref(), &mut byte[..], peek) {
+                        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => ready.clear_ready(),
+                        Ok((_, length)) if length > 0 => {}
+                        _ => return,
+                    }
+                }
             }
             // Without a connection to watch there is none to lose; the next request will tell.
             _ => std::future::pending().await,
@@ -155,6 +165,7 @@ impl Gating {
         let mut state = self.lock();
         let gate = state.gate.as_ref().ok_or_else(|| io::Error::other("no gate"))?;
         let done = gate.ask(&Request::Replace { policy: policy.clone() }, &[])?;
+        write_policy(&self.record, &policy)?;
         state.policy = policy;
         Ok(done)
     }
@@ -188,6 +199,14 @@ impl Gating {
     pub fn seen(&self) -> Vec<Seen> {
         self.lock().decisions.values().cloned().collect()
     }
+}
+
+/// Beside the record, for `policy explain` and `policy allow`.
+fn write_policy(record: &Path, policy: &Policy) -> io::Result<()> {
+    let path = record.with_file_name("policy.json");
+    let new = path.with_extension("new");
+    std::fs::write(&new, serde_json::to_vec(policy)?)?;
+    std::fs::rename(new, path)
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -239,19 +258,23 @@ pub fn leftover_record(directory: &Path, subject: &str) -> Vec<NewEvent> {
 
 /// Connects to the gate of a data directory, starting it if there is none.
 fn find_or_start(data: &Path, program: &Path) -> io::Result<Gate> {
-    let socket = gate_socket(data);
-    if let Ok(gate) = Gate::connect(&socket) {
+    let connect = || {
+        // A socket's address holds 108 bytes, a data directory may be deeper.
+        let short = short_path(&gate_socket(data))?;
+        Gate::connect(short.path())
+    };
+    if let Ok(gate) = connect() {
         return Ok(gate);
     }
     let directory = gate_directory(data);
     DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
     let _lock = wait_for_lock(&directory.join("lock"))?;
     // Someone else may have started it while this process waited.
-    if let Ok(gate) = Gate::connect(&socket) {
+    if let Ok(gate) = connect() {
         return Ok(gate);
     }
     start(data, program, &directory)?;
-    Gate::connect(&socket)
+    connect()
 }
 
 fn wait_for_lock(path: &Path) -> io::Result<OwnedFd> {

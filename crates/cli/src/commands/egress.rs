@@ -24,7 +24,8 @@ pub struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     /// From the arguments of `run`.
     pub fn of(arguments: &'a RunArgs) -> Self {
-        Self { network: arguments.network, allow: &arguments.allow, deny: &arguments.deny, policy: arguments.policy.as_deref() }
+        let network = if arguments.learn { Some(NetworkLevel::FullWeb) } else { arguments.network };
+        Self { network, allow: &arguments.allow, deny: &arguments.deny, policy: arguments.policy.as_deref() }
     }
 
     /// The level, and what the gate is to be told; None for a network that is isolated.

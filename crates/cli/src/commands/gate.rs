@@ -7,6 +7,7 @@ use cofferdam_gate::server;
 use cofferdam_lifecycle::gating::{READY, gate_socket};
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,7 +20,10 @@ const GATE_USER: u32 = 0x6fff_0001;
 pub fn run(global: &Global) -> Result<ExitCode, Failure> {
     let _ = rustix::process::setsid();
     cofferdam_sys::process::raise_open_files();
-    let listener = server::bind_at(&gate_socket(&data_path(global)))?;
+    let socket = gate_socket(&data_path(global));
+    // A socket's address holds 108 bytes, a data directory may be deeper.
+    std::env::set_current_dir(socket.parent().unwrap_or(Path::new("/")))?;
+    let listener = server::bind_at(Path::new(socket.file_name().unwrap_or_default()))?;
     std::env::set_current_dir("/")?;
     if rustix::process::geteuid().is_root() {
         cofferdam_sys::process::become_unprivileged(GATE_USER, GATE_USER).map_err(std::io::Error::other)?;

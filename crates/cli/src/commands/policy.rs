@@ -5,7 +5,8 @@ use crate::commands::egress;
 use crate::context::Context;
 use crate::exit::{FAILED, Failure};
 use crate::output::{line, one, printable, table};
-use cofferdam_model::Event;
+use cofferdam_lifecycle::control::{Reply, Request};
+use cofferdam_model::{Event, NetworkLevel};
 use cofferdam_policy::egress::{HostName, Policy, Target};
 use cofferdam_store::EventFilter;
 use std::net::IpAddr;
@@ -21,13 +22,21 @@ pub fn run(global: Global, verb: &PolicyVerb) -> Result<ExitCode, Failure> {
     match verb {
         PolicyVerb::Check { file } => check(&global, file),
         PolicyVerb::Explain { policy, destination } => explain(global, policy, destination),
+        PolicyVerb::Allow { sandbox, entries } => allow(global, sandbox, entries),
+        PolicyVerb::Replace { sandbox, file } => {
+            let (policy, warnings) = egress::compile_file(file)?;
+            for warning in warnings {
+                crate::output::note!("cofferdam: warning: {warning}");
+            }
+            put(&Context::open(global)?, sandbox, policy)
+        }
         PolicyVerb::Log { sandbox, follow } => log(global, sandbox.as_deref(), *follow),
     }
 }
 
 fn check(global: &Global, file: &Path) -> Result<ExitCode, Failure> {
     let (policy, warnings) = egress::compile_file(file)?;
-    let rules: Vec<Vec<String>> = policy.rules().iter().map(|rule| row(&policy, rule)).collect();
+    let rules: Vec<Vec<String>> = policy.rules().iter().map(row).collect();
     let shown =
         serde_json::json!({ "file": file, "rules": policy.rules(), "deny": policy.deny(), "open": policy.is_open(), "warnings": warnings });
     one(global.output, &shown, |out| {
@@ -44,11 +53,10 @@ fn check(global: &Global, file: &Path) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(policy: &Policy, rule: &cofferdam_policy::egress::Rule) -> Vec<String> {
+fn row(rule: &cofferdam_policy::egress::Rule) -> Vec<String> {
     let ports: Vec<String> = rule.ports.iter().map(u16::to_string).collect();
     let port = rule.ports.first().copied().unwrap_or(DEFAULT_PORT);
     let protocol = rule.protocol.unwrap_or_else(|| cofferdam_policy::egress::Protocol::usual_at(port));
-    let _ = policy;
     // Nothing is decrypted in this release: what is sent there cannot be looked into.
     let seen = match (&rule.target, protocol.name()) {
         (Target::Host(_), "http") => "names and text",
@@ -66,12 +74,11 @@ fn explain(global: Global, policy: &str, destination: &str) -> Result<ExitCode, 
         of_sandbox(&Context::open(global.clone())?, policy)?
     };
     let (host, port) = split(destination)?;
-    let decided = match host.parse::<IpAddr>() {
-        Ok(address) => compiled.decide_address(address, port),
-        Err(_) => {
-            let name = HostName::from_wire(&host).map_err(|error| Failure::usage(error.to_string()))?;
-            compiled.decide_name(&name, port)
-        }
+    let decided = if let Ok(address) = host.parse::<IpAddr>() {
+        compiled.decide_address(address, port)
+    } else {
+        let name = HostName::from_wire(&host).map_err(|error| Failure::usage(error.to_string()))?;
+        compiled.decide_name(&name, port)
     };
     let (allowed, rule, reason) = match &decided {
         Ok(permit) => (true, Some(permit.rule.clone()), format!("the first bytes have to be {}", permit.protocol.name())),
@@ -84,6 +91,28 @@ fn explain(global: Global, policy: &str, destination: &str) -> Result<ExitCode, 
         writeln!(out, "{host}:{port}: {word}{by}: {reason}")
     })?;
     Ok(ExitCode::from(if allowed { 0 } else { FAILED }))
+}
+
+/// More rules for a running sandbox.
+fn allow(global: Global, reference: &str, entries: &[String]) -> Result<ExitCode, Failure> {
+    let context = Context::open(global)?;
+    let current = of_sandbox(&context, reference)?;
+    let wanted = egress::Wanted { network: Some(NetworkLevel::LimitedWeb), allow: entries, ..egress::Wanted::default() };
+    let more = wanted.compile()?.1.map(|gate| gate.policy.rules().to_vec()).unwrap_or_default();
+    put(&context, reference, current.with(more))
+}
+
+fn put(context: &Context, reference: &str, policy: Policy) -> Result<ExitCode, Failure> {
+    let record = Context::find(&mut context.store()?, reference)?;
+    let reply = context.connect(&record)?.ask(&Request::Replace { policy })?;
+    if let Reply::Replaced { generation, closed } = reply {
+        let shown = serde_json::json!({ "sandbox": record.id, "generation": generation, "closed": closed });
+        one(context.global.output, &shown, |out| {
+            let connections = if closed == 1 { "connection" } else { "connections" };
+            writeln!(out, "{reference}: generation {generation} is in force, {closed} {connections} closed")
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn of_sandbox(context: &Context, reference: &str) -> Result<Policy, Failure> {

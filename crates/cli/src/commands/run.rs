@@ -70,6 +70,9 @@ pub fn run(global: Global, arguments: RunArgs, ahead: Option<Ahead>) -> Result<E
     drop(raw);
     let (outcome, records) = result.map_err(|failure| hint(failure, &program))?;
     explain(&context.global, &outcome);
+    if arguments.learn {
+        crate::output::note!("cofferdam: the policy that would have been enough:\n{}", learned(&outcome));
+    }
     context.sweep_after(&outcome, &engine)?;
     let status = status(&outcome);
     // The process ends here: to take everything apart by the book would cost a checkpoint and some hundred calls.
@@ -225,4 +228,17 @@ fn allowable(outcome: &Outcome) -> Option<String> {
     entries.dedup();
     entries.truncate(MOST);
     (!entries.is_empty()).then(|| entries.join(" "))
+}
+
+/// A policy file that allows what was reached, and nothing else.
+fn learned(outcome: &Outcome) -> String {
+    let reached = outcome.decisions.iter().filter(|seen| seen.decision.verdict == Verdict::Allowed);
+    let mut entries: Vec<String> = reached.map(|seen| place(&seen.decision.host, seen.decision.port)).collect();
+    entries.sort_unstable();
+    entries.dedup();
+    if entries.is_empty() {
+        return "version: 1\nnetwork: isolated".into();
+    }
+    let listed: Vec<String> = entries.iter().map(|entry| format!("  - \"{entry}\"")).collect();
+    format!("version: 1\nnetwork: limited_web\nallow:\n{}", listed.join("\n"))
 }

@@ -1,6 +1,7 @@
 //! `cofferdam task`: attempts at tasks.
 
 use crate::args::{Global, TaskRunArgs};
+use crate::commands::egress::Wanted;
 use crate::commands::request::{base_environment, check_against_machine};
 use crate::context::{Context, actor, random};
 use crate::exit::{FAILED, Failure, TIME_LIMIT};
@@ -97,12 +98,11 @@ fn read(path: &Path) -> Result<(Task, PathBuf), Failure> {
 }
 
 fn attempt(context: &Context, task: &Task, base: &Path, agent: Agent) -> Result<AttemptRecord, Failure> {
-    for (place, level) in [("network", task.network), ("verify.network", task.verify.network)] {
-        if level != NetworkLevel::Isolated {
-            let message = format!("task {}: {place}: {level}: the gate that would permit anything is not in this release", task.id);
-            return Err(Failure::new(FAILED, "unsupported", message).remedy("use isolated"));
-        }
-    }
+    let wanted = |level, allow| Wanted { network: Some(level), allow, ..Wanted::default() };
+    let (_, agent_gate) = wanted(task.network, &task.allow).compile()?;
+    // The verifier's network is its own; where it is limited, the same list says to what.
+    let allow: &[String] = if task.verify.network == NetworkLevel::LimitedWeb { &task.allow } else { &[] };
+    let (_, verify_gate) = wanted(task.verify.network, allow).compile()?;
     let engine = context.engine()?;
     let mut image = cofferdam_trust::resolve(&task.image, context.data.path())?;
     let mut environment = BTreeMap::new();
@@ -119,7 +119,19 @@ fn attempt(context: &Context, task: &Task, base: &Path, agent: Agent) -> Result<
     }
     check_against_machine(&limits, machine)?;
     let id = AttemptId::from_random(random());
-    let plan = Plan { id, task: task.clone(), base: base.to_owned(), agent, image, environment, limits, actor: actor(), random };
+    let plan = Plan {
+        agent_gate,
+        verify_gate,
+        id,
+        task: task.clone(),
+        base: base.to_owned(),
+        agent,
+        image,
+        environment,
+        limits,
+        actor: actor(),
+        random,
+    };
     let mut store = context.store()?;
     let record = context.runtime.block_on(task::run(&context.data, &engine, &mut store, &plan))?;
     context.sweep(&mut store)?;

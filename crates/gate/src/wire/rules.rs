@@ -38,9 +38,9 @@ use std::sync::OnceLock;
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// Port of the gate's listeners on the sandbox's loopback addresses.
 pub const LISTENER_PORT: u16 = 15001;
-/// Synthetic addresses: 198.18.0.0/15.
+/// Synthetic addresses: `198.18.0.0/15`.
 pub const SYNTHETIC_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
-/// Synthetic addresses: fd00:cafe::/64.
+/// Synthetic addresses: `fd00:cafe::/64`.
 pub const SYNTHETIC_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xcafe, 0, 0, 0, 0, 0, 0);
 /// The log group that refused packets go to.
 pub const LOG_GROUP: u16 = 7;
@@ -97,8 +97,9 @@ pub fn gated(open: bool) -> (Vec<u8>, usize) {
     }
     rules.push(to_resolver());
     let port = LISTENER_PORT.to_be_bytes();
-    for loopback in [loopback_pair_v4(), loopback_pair_v6()] {
-        rules.push(loopback.transport(TCP).field(Header::Transport, 2, &port).reset());
+    for loopback in [loopback_pair_v4, loopback_pair_v6] {
+        let to_listener = || loopback().transport(TCP).field(Header::Transport, 2, &port);
+        rules.extend([to_listener().limit(20, 50).log(LOG_GROUP, LOG_BYTES), to_listener().reset()]);
     }
     rules.extend([loopback_v4(), loopback_v6()]);
     if open {

@@ -1,9 +1,11 @@
 //! The supervisor's side.
 
 use super::{Command, Exec, LARGEST_MESSAGE, PIECE_ERROR, PIECE_INPUT, PIECE_OUTPUT, Reply, Request, SOCKET_NAME};
+use crate::gating::Gating;
 use crate::log::Stream;
 use crate::pump::{Output, Piece};
 use cofferdam_engine::{Control, EngineError, ErrorKind, Process, ProcessSpec, Sandbox, Stdio};
+use cofferdam_policy::egress::Policy;
 use cofferdam_sys::{channel, readiness};
 use cofferdam_trust::{User, UserError};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with};
@@ -24,6 +26,7 @@ const CLIENT_PIECES: usize = 64;
 /// What every connection needs.
 struct Shared {
     sandbox: Arc<dyn Sandbox>,
+    gating: Option<Arc<Gating>>,
     output: Arc<Output>,
     commands: UnboundedSender<Command>,
     defaults: Defaults,
@@ -84,15 +87,24 @@ pub fn short_path(path: &Path) -> io::Result<ShortPath> {
     Ok(ShortPath { path: Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name), _directory: directory })
 }
 
+/// What requests are about.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Where the socket is.
+    pub directory: &'a Path,
+    /// The sandbox.
+    pub sandbox: &'a Arc<dyn Sandbox>,
+    /// Its connection to the gate.
+    pub gating: Option<&'a Arc<Gating>>,
+    /// Its main process.
+    pub main: &'a Process,
+    /// Its output.
+    pub output: &'a Arc<Output>,
+}
+
 /// Opens the control socket of a sandbox.
-pub fn serve(
-    directory: &Path,
-    sandbox: &Arc<dyn Sandbox>,
-    main: &Process,
-    output: &Arc<Output>,
-    defaults: Defaults,
-    commands: UnboundedSender<Command>,
-) -> io::Result<Server> {
+pub fn serve(around: Surroundings<'_>, defaults: Defaults, commands: UnboundedSender<Command>) -> io::Result<Server> {
+    let Surroundings { directory, sandbox, gating, main, output } = around;
     let path = directory.join(SOCKET_NAME);
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     let short = short_path(&path)?;
@@ -100,7 +112,8 @@ pub fn serve(
     listen(&socket, BACKLOG)?;
     let terminal = main.terminal.as_ref().map(OwnedFd::try_clone).transpose()?;
     let main = tokio::sync::Mutex::new(MainProcess { wait: main.watch(), terminal });
-    let shared = Arc::new(Shared { sandbox: Arc::clone(sandbox), output: Arc::clone(output), commands, defaults, main });
+    let gating = gating.cloned();
+    let shared = Arc::new(Shared { sandbox: Arc::clone(sandbox), gating, output: Arc::clone(output), commands, defaults, main });
     let listener = readiness::register(socket)?;
     let task = tokio::spawn(accept_all(listener, shared)).abort_handle();
     Ok(Server { task, path })
@@ -203,6 +216,7 @@ impl Connection {
                 };
                 return self.reply(&reply, &[]).await;
             }
+            Request::Replace { policy } => return self.reply(&self.replace(policy).await, &[]).await,
             Request::Stop { grace_ms } => Command::Stop { grace: Duration::from_millis(grace_ms) },
             Request::Kill { signal: None } => Command::Kill,
             Request::Kill { signal: Some(number) } => Command::Signal(number),
@@ -214,6 +228,17 @@ impl Connection {
         let sent = self.shared.commands.send(command).is_ok();
         let quiet = matches!(command, Command::Resize(..));
         sent && (quiet || self.reply(&Reply::Done, &[]).await)
+    }
+
+    /// Acknowledged means that the gate has it.
+    async fn replace(&self, policy: Policy) -> Reply {
+        let Some(gating) = self.shared.gating.clone() else {
+            return failed("its network is isolated: only a new sandbox can have another".into(), 1);
+        };
+        match tokio::task::spawn_blocking(move || gating.replace(policy)).await.map_err(io::Error::other) {
+            Ok(Ok((generation, closed))) => Reply::Replaced { generation, closed },
+            Ok(Err(error)) | Err(error) => failed(format!("the old policy stays in force: {error}"), 1),
+        }
     }
 
     async fn exec(&self, exec: Exec, fds: Vec<OwnedFd>) {

@@ -2,7 +2,7 @@
 
 use super::streams::Pumps;
 use super::{Inspect, Outcome, SupervisorError, event};
-use crate::control::{self, Command, Defaults};
+use crate::control::{self, Command, Defaults, Surroundings};
 use crate::data::now;
 use crate::gating::Gating;
 use crate::pump::Output;
@@ -55,9 +55,8 @@ impl Running {
                 () = sleep(SETTLED) => {}
             }
         }
-        let _server =
-            control::serve(&self.directory, &self.sandbox, &self.process, &self.output, self.defaults.clone(), self.sender.clone())
-                .map_err(|source| SupervisorError::Io { what: "open the control socket", source })?;
+        let _server = control::serve(self.surroundings(), self.defaults.clone(), self.sender.clone())
+            .map_err(|source| SupervisorError::Io { what: "open the control socket", source })?;
         write_metadata(&self.directory, record);
         let started = event(record, &self.actor, "sandbox.started", None);
         let recorded = record.clone();
@@ -106,6 +105,16 @@ impl Running {
                     store.run(move |store| store.event_insert(&[event])).await?;
                 }
             }
+        }
+    }
+
+    fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            directory: &self.directory,
+            sandbox: &self.sandbox,
+            gating: self.gating.as_ref(),
+            main: &self.process,
+            output: &self.output,
         }
     }
 

@@ -10,6 +10,7 @@ use super::artifacts::{self, CollectError};
 use super::verdict::{Evidence, VerdictError, judge};
 use super::workspace::{self, DescribeError, WORKSPACE};
 use crate::data::{DataDir, now};
+use crate::gating::GateRequest;
 use crate::log::{LogReader, Stream};
 use crate::records::Records;
 use crate::supervisor::{LOG_BYTES, Outcome, Request, Streams, Supervisor, SupervisorError};
@@ -72,6 +73,10 @@ pub struct Plan {
     pub environment: BTreeMap<String, String>,
     /// The task's limits, as far as this machine has them.
     pub limits: Limits,
+    /// What the agent may reach, where its network is not isolated.
+    pub agent_gate: Option<GateRequest>,
+    /// What the verifier may reach.
+    pub verify_gate: Option<GateRequest>,
     /// Who asked for it.
     pub actor: String,
     /// Makes 128 random bits.
@@ -202,6 +207,7 @@ struct Step {
     command: Vec<String>,
     environment: BTreeMap<String, String>,
     network: NetworkLevel,
+    gate: Option<GateRequest>,
     /// From the host into the sandbox, before anything runs.
     copies: Vec<Transfer>,
     /// From the ended sandbox to the host; what is not there is skipped.
@@ -247,6 +253,7 @@ impl Attempt<'_> {
             user,
             command,
             network: task.network,
+            gate: self.plan.agent_gate.clone(),
             copies,
             results: vec![(WORKSPACE.into(), result.to_owned(), MOST_RESULT_BYTES)],
         };
@@ -271,6 +278,7 @@ impl Attempt<'_> {
             command: task.verify.command.clone(),
             environment: BTreeMap::new(),
             network: task.verify.network,
+            gate: self.plan.verify_gate.clone(),
             copies,
             results: vec![
                 ("/logs/verifier/reward.txt".into(), text.clone(), LARGEST_REWARD_FILE),
@@ -348,7 +356,7 @@ impl Attempt<'_> {
             user: step.user,
             limits: plan.limits,
             network: step.network,
-            gate: None,
+            gate: step.gate,
             mounts: vec![synth],
             directories: workspace::directories((agent.uid, agent.gid), step.mode == VERIFICATION),
             files: Vec::new(),

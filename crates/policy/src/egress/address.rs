@@ -63,13 +63,10 @@ fn of_v4(address: Ipv4Addr) -> AddressClass {
     }
     match (a, b, c) {
         (127, ..) => AddressClass::Loopback,
-        (10, ..) | (192, 168, _) => AddressClass::Private,
-        (172, 16..=31, _) | (100, 64..=127, _) => AddressClass::Private,
+        (10, ..) | (192, 168, _) | (172, 16..=31, _) | (100, 64..=127, _) => AddressClass::Private,
         (169, 254, _) => AddressClass::LinkLocal,
-        // "This" network, protocol assignments, documentation, 6to4 relays, benchmarking, groups, the future.
-        (0, ..) | (192, 0, 0 | 2) | (198, 51, 100) | (203, 0, 113) | (192, 88, 99) | (198, 18 | 19, _) | (224.., ..) => {
-            AddressClass::Reserved
-        }
+        // "This" network, groups, the future; protocol assignments, documentation, 6to4 relays; benchmarking.
+        (0 | 224.., ..) | (192, 0, 0 | 2) | (198, 51, 100) | (203, 0, 113) | (192, 88, 99) | (198, 18 | 19, _) => AddressClass::Reserved,
         _ => AddressClass::Public,
     }
 }
@@ -81,45 +78,39 @@ fn of_v6(address: Ipv6Addr) -> AddressClass {
     if address.is_loopback() {
         return AddressClass::Loopback;
     }
-    if let Some(carried) = carried(address) {
-        return of_v4(carried);
+    let mut classes = carried(address).map(of_v4).peekable();
+    if classes.peek().is_some() {
+        // Where it carries two, the worse counts.
+        return classes.find(|class| *class != AddressClass::Public).unwrap_or(AddressClass::Public);
     }
     let s = address.segments();
     match s[0] {
-        0xfc00..=0xfdff => AddressClass::Private,
+        // Unique local, and the site-local of old times.
+        0xfc00..=0xfdff | 0xfec0..=0xfeff => AddressClass::Private,
         0xfe80..=0xfebf => AddressClass::LinkLocal,
-        // Documentation, benchmarking, ORCHID; site-local of old times is private.
+        // Documentation, benchmarking, ORCHID.
         0x2001 if s[1] == 0xdb8 || (s[1] == 2 && s[2] == 0) || s[1] & 0xffe0 == 0x20 || s[1] & 0xfff0 == 0x10 => AddressClass::Reserved,
         0x3fff if s[1] < 0x1000 => AddressClass::Reserved,
-        0xfec0..=0xfeff => AddressClass::Private,
         0x2000..=0x3fff => AddressClass::Public,
         // Only 2000::/3 is given out.
         _ => AddressClass::Reserved,
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for, in every form that something on the way might translate.
-fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
+/// The IPv4 addresses that an IPv6 address may stand for, in every form that something on the way might translate.
+fn carried(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
     let s = address.segments();
-    let at = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        Ipv4Addr::new(a, b, c, d)
-    };
-    match s {
-        // Mapped, and translated (SIIT).
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => Some(at(high, low)),
-        // Compatible; `::` itself is nobody.
-        [0, 0, 0, 0, 0, 0, high, low] => Some(at(high, low)),
-        // NAT64: the well-known prefix, and the one for local use.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => Some(at(high, low)),
-        // 6to4.
-        [0x2002, high, low, ..] => Some(at(high, low)),
-        // Teredo: the client's address, inverted.
-        [0x2001, 0, _, _, _, _, high, low] => Some(at(!high, !low)),
-        // ISATAP below any prefix.
-        [_, _, _, _, 0 | 0x200, 0x5efe, high, low] => Some(at(high, low)),
-        _ => None,
-    }
+    let at = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    // Compatible (`::` itself is nobody) and mapped; translated (SIIT); NAT64: the well-known prefix, and the one for local use.
+    let translated =
+        matches!(s[..6], [0, 0, 0, 0, 0, 0 | 0xffff] | [0, 0, 0, 0, 0xffff, 0] | [0x64, 0xff9b, 0, 0, 0, 0] | [0x64, 0xff9b, 1, ..]);
+    // ISATAP, below any prefix.
+    let tunnelled = matches!(s[4..6], [0 | 0x200, 0x5efe]);
+    // 6to4. Teredo has the client's address, inverted.
+    let (relayed, teredo) = (s[0] == 0x2002, s[..2] == [0x2001, 0]);
+    [(translated || tunnelled).then(|| at(s[6], s[7])), relayed.then(|| at(s[1], s[2])), teredo.then(|| at(!s[6], !s[7]))]
+        .into_iter()
+        .flatten()
 }
 
 impl fmt::Display for AddressClass {

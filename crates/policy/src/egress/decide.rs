@@ -149,6 +149,21 @@ impl Policy {
         Parts { open: level == NetworkLevel::FullWeb, rules, deny }.into()
     }
 
+    /// The same with more rules, and without what denies exactly their targets.
+    #[must_use]
+    pub fn with(&self, rules: Vec<Rule>) -> Self {
+        let named = |deny: &Deny| {
+            rules.iter().any(|rule| match (deny, &rule.target) {
+                (Deny::Host(denied, _), Target::Host(allowed)) => denied == allowed,
+                (Deny::Network(denied, _), Target::Network(allowed)) => denied == allowed,
+                _ => false,
+            })
+        };
+        let deny = self.parts.deny.iter().filter(|deny| !named(deny)).cloned().collect();
+        let rules = self.parts.rules.iter().chain(&rules).cloned().collect();
+        Parts { open: self.parts.open, rules, deny }.into()
+    }
+
     /// Whether every public destination is allowed that nothing denies.
     pub const fn is_open(&self) -> bool {
         self.parts.open
@@ -165,12 +180,15 @@ impl Policy {
     }
 
     /// Whether a name is worth an address: something allows it at some port, and nothing denies it at all of them.
-    pub fn resolves(&self, name: &HostName) -> bool {
-        let everywhere = |deny: &Deny| matches!(deny, Deny::Host(pattern, Ports::All) if pattern.matches(name));
-        if self.parts.deny.iter().any(everywhere) {
-            return false;
+    pub fn resolves(&self, name: &HostName) -> Result<(), Denial> {
+        let everywhere = |deny: &&Deny| matches!(deny, Deny::Host(pattern, Ports::All) if pattern.matches(name));
+        if let Some(deny) = self.parts.deny.iter().find(everywhere) {
+            return Err(denied(Some(format!("deny {deny}")), "a rule denies it"));
         }
-        self.rules_for(name).next().is_some() || (self.parts.open && !is_ours(name))
+        if self.rules_for(name).next().is_some() || (self.parts.open && !is_ours(name)) {
+            return Ok(());
+        }
+        Err(denied(None, "no rule allows this name"))
     }
 
     /// A connection to a name.

@@ -34,7 +34,7 @@ impl HostName {
         &self.0
     }
 
-    /// What arrives from a client in a query, a ClientHello or a Host header: as strict as in a file, but for case, which
+    /// What arrives from a client in a query, a `ClientHello` or a `Host` header: as strict as in a file, but for case, which
     /// carries no meaning there, and one dot at the end, which only says that the name is complete.
     pub fn from_wire(text: &str) -> Result<Self, NameError> {
         let complete = text.strip_suffix('.').unwrap_or(text);

@@ -41,9 +41,8 @@ egress:
     assert_eq!(denial.rule.as_deref(), Some("deny bad.example.com"));
     let denial = policy.decide_name(&name("a.example.com"), 80).expect_err("denied");
     assert_eq!(denial.reason, "this name is allowed at port 443 only");
-    assert!(
-        policy.resolves(&name("a.example.com")) && !policy.resolves(&name("bad.example.com")) && !policy.resolves(&name("example.com"))
-    );
+    let resolves = |text: &str| policy.resolves(&name(text)).is_ok();
+    assert!(resolves("a.example.com") && !resolves("bad.example.com") && !resolves("example.com"));
     assert!(policy.decide_address("192.0.9.7".parse().expect("an address"), 5432).is_ok());
     assert!(policy.decide_address("192.0.9.7".parse().expect("an address"), 5433).is_err());
     let again: Policy = serde_json::from_str(&serde_json::to_string(&policy).expect("writes")).expect("reads");

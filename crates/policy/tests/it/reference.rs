@@ -39,7 +39,6 @@ fn address(random: &mut Random) -> Ipv4Addr {
 
 fn entry(random: &mut Random) -> String {
     match random.below(4) {
-        0 => name(random),
         1 => format!("*.{}", name(random)),
         2 => {
             let prefix = *random.pick(&[16u32, 30, 32]);

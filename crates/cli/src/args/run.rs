@@ -1,0 +1,107 @@
+//! Arguments of `run`.
+
+use super::key_value;
+use clap::Args;
+use cofferdam_model::{Bytes, Cpus, Difficulty, ImageRef, Name, NetworkLevel, Span};
+use std::path::PathBuf;
+
+const REACH: &str = "What it may reach: isolated, package_only, limited_web, full_web [default: isolated; limited_web with --allow]";
+
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// What the sandbox starts from: host, or a directory that holds a root file system.
+    #[arg(long, default_value = "host", value_name = "IMAGE")]
+    pub image: ImageRef,
+    /// Name: [a-z0-9-], 63 characters at most.
+    #[arg(long)]
+    pub name: Option<Name>,
+    /// Limits of a difficulty: easy, medium, hard, expert, nightmare.
+    #[arg(long)]
+    pub difficulty: Option<Difficulty>,
+    /// Memory, swap off, such as 512MiB [default: 80 % of the machine's].
+    #[arg(short, long)]
+    pub memory: Option<Bytes>,
+    /// CPUs, such as 1.5 [default: all].
+    #[arg(long)]
+    pub cpus: Option<Cpus>,
+    /// Bytes that may be written, such as 2GiB [default: half the memory].
+    #[arg(long)]
+    pub disk: Option<Bytes>,
+    /// Processes and threads.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub pids: Option<u32>,
+    /// Wall time, such as 5m [default: none].
+    #[arg(long)]
+    pub timeout: Option<Span>,
+    #[arg(long, value_name = "LEVEL", help = REACH)]
+    pub network: Option<NetworkLevel>,
+    /// Let it reach this: HOST[:PORT], *.HOST[:PORT], ADDRESS/PREFIX:PORT, preset:NAME (port 443 if none is said).
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub allow: Vec<String>,
+    /// Never let it reach this, whatever allows it.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub deny: Vec<String>,
+    /// Policy file; --allow and --deny add to it.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Let it reach every public destination, and print the policy that would have been enough.
+    #[arg(long, conflicts_with_all = ["network", "allow", "policy"])]
+    pub learn: bool,
+    /// Tools of the host that live outside /usr: rust, node, python, go, or a directory.
+    #[arg(long = "toolchain", value_name = "NAME|DIR")]
+    pub toolchains: Vec<String>,
+    /// Label.
+    #[arg(short, long = "label", value_name = "K=V", value_parser = key_value)]
+    pub labels: Vec<(String, String)>,
+    /// Program instead of the image's own.
+    #[arg(long, value_name = "CMD")]
+    pub entrypoint: Option<String>,
+    /// Fail unless this control is enforced (see doctor).
+    #[arg(long = "require", value_name = "CONTROL")]
+    pub require: Vec<String>,
+    /// Show a tree of the host inside, read-only unless :rw is said.
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:rw]")]
+    pub volumes: Vec<String>,
+    /// Environment: K=V, or K to take the caller's.
+    #[arg(short, long = "env", value_name = "K=V")]
+    pub env: Vec<String>,
+    /// File of K=V lines.
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory inside [default: /workspace].
+    #[arg(short = 'w', long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// User inside [default: agent, 10001].
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub user: Option<String>,
+    /// Keep standard input open when detached.
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give it a terminal (detected in the foreground).
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Leave it running and print its id.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Keep its bytes when it has ended, as for a named sandbox.
+    #[arg(long)]
+    pub keep: bool,
+    /// Engine: native, auto.
+    #[arg(long, default_value = "auto")]
+    pub engine: String,
+    /// Collect files of /workspace when it has ended, such as 'output/**'.
+    #[arg(long = "artifact", value_name = "GLOB")]
+    pub artifacts: Vec<String>,
+    /// Command and arguments.
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct MonitorArgs {
+    /// Id of the sandbox.
+    #[arg(long)]
+    pub id: String,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
