@@ -301,7 +301,7 @@ fn the_gate_has_no_rights() {
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
         assert_eq!(line(set), "0000000000000000", "{set}");
     }
-    assert_eq!((line("NoNewPrivs:").as_str(), line("Groups:").as_str()), ("1", ""));
+    assert_eq!((line("NoNewPrivs:").as_str(), line("Groups:").as_str(), line("Seccomp:").as_str()), ("1", "", "2"));
     let environment = std::fs::read(format!("/proc/{pid}/environ")).expect("readable by root");
     assert_eq!(environment, b"");
     place.home.ok(&["rm", "-f", "held"]);

@@ -30,6 +30,10 @@ const QUARANTINED: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli"]),
     ("dlmalloc", &["cli"]),
     ("jiff", &["model"]),
+    ("idna", &["policy"]),
+    ("psl", &["policy"]),
+    ("socket2", &["gate"]),
+    ("futures-util", &["cli"]),
 ];
 
 const UNSAFE: &str = concat!("un", "safe ");

@@ -164,4 +164,22 @@ mod tests {
         let question = read_query(&query(b"\x03a\x1bb\x00")).expect("a question");
         assert_eq!(question.name, "a\\027b");
     }
+
+    proptest::proptest! {
+        /// Any bytes: an end, an answer no longer than the question and an address, nothing of what follows.
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), questions in 0u8..3) {
+            let mut bytes = bytes;
+            if bytes.len() > 6 {
+                bytes[2] &= 0x01;
+                (bytes[4], bytes[5]) = (0, questions);
+            }
+            if let Some(question) = read_query(&bytes) {
+                for answer in [Answer::NoName, Answer::NoData, Answer::Address("fd00:cafe::1".parse().expect("an address"))] {
+                    let message = write_answer(&bytes, &question, answer);
+                    proptest::prop_assert!(message.len() <= question.end + 28 && message[..2] == bytes[..2]);
+                }
+            }
+        }
+    }
 }

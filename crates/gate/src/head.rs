@@ -135,4 +135,17 @@ mod tests {
         assert!(matches!(look(&vec![b'A'; MOST_BYTES]), Head::Bad(_)));
         assert!(matches!(look(format!("GET /{} HTTP/1.1\r\n", "a".repeat(MOST_BYTES)).as_bytes()), Head::Bad(_)));
     }
+
+    proptest::proptest! {
+        /// Any bytes; and whatever header lines stand around it, a second `Host` is never overlooked.
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400), lines in proptest::collection::vec("[A-Za-z-]{1,9}: [ -~]{0,20}", 0..5)) {
+            let _ = look(&bytes);
+            let head = |hosts: &str| format!("GET / HTTP/1.1\r\nHost: a.example\r\n{}{hosts}\r\n", lines.iter().fold(String::new(), |all, line| all + line + "\r\n"));
+            let others = lines.iter().any(|line| line.to_ascii_lowercase().starts_with("host:"));
+            let looked = look(head("").as_bytes());
+            proptest::prop_assert!(others || looked == Head::To("a.example".parse().expect("a name"), None), "{looked:?}");
+            proptest::prop_assert!(matches!(look(head("host: b.example\r\n").as_bytes()), Head::Bad(_)));
+        }
+    }
 }

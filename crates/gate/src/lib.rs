@@ -12,6 +12,7 @@
 //! knows no database. Start reading at [`sandbox`], then [`wire::install`].
 
 pub mod client;
+pub mod confine;
 mod dial;
 pub mod dns;
 pub mod head;

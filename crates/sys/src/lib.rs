@@ -7,6 +7,7 @@
 
 pub mod bpf;
 pub mod channel;
+pub mod confine;
 mod error;
 pub mod init_wire;
 pub mod lock;

@@ -82,14 +82,16 @@ pub fn read_kernel_file(path: &std::path::Path) -> std::io::Result<String> {
     String::from_utf8(bytes).map_err(std::io::Error::other)
 }
 
-/// Becomes an unprivileged user for good, with no group but its own: every capability goes, none comes back, and no other
-/// process of that user may look inside. Call it while the process has one thread.
-pub fn become_unprivileged(uid: u32, gid: u32) -> Result<()> {
+/// Gives up every right for good: with `user` it becomes that user, with no group but its own and no capability; nothing that it
+/// could execute brings one back, and no other process of that user may look inside. Call it while the process has one thread.
+pub fn become_unprivileged(user: Option<u32>) -> Result<()> {
     // SAFETY: constant arguments, no pointers to memory but an empty list.
     unsafe {
-        check(libc::syscall(libc::SYS_setgroups, 0usize, std::ptr::null::<u32>()), "setgroups")?;
-        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid), "setresgid")?;
-        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid), "setresuid")?;
+        if let Some(user) = user {
+            check(libc::syscall(libc::SYS_setgroups, 0usize, std::ptr::null::<u32>()), "setgroups")?;
+            check(libc::syscall(libc::SYS_setresgid, user, user, user), "setresgid")?;
+            check(libc::syscall(libc::SYS_setresuid, user, user, user), "setresuid")?;
+        }
         check(i64::from(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)), "prctl(PR_SET_NO_NEW_PRIVS)")?;
         check(i64::from(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0)), "prctl(PR_SET_DUMPABLE)")?;
     }

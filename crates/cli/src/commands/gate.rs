@@ -3,6 +3,7 @@
 use crate::args::Global;
 use crate::context::data_path;
 use crate::exit::Failure;
+use cofferdam_gate::confine::confine;
 use cofferdam_gate::server;
 use cofferdam_lifecycle::gating::{READY, gate_socket};
 use std::io::Write;
@@ -25,13 +26,12 @@ pub fn run(global: &Global) -> Result<ExitCode, Failure> {
     std::env::set_current_dir(socket.parent().unwrap_or(Path::new("/")))?;
     let listener = server::bind_at(Path::new(socket.file_name().unwrap_or_default()))?;
     std::env::set_current_dir("/")?;
-    if rustix::process::geteuid().is_root() {
-        cofferdam_sys::process::become_unprivileged(GATE_USER, GATE_USER).map_err(std::io::Error::other)?;
-    }
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    confine(rustix::process::geteuid().is_root().then_some(GATE_USER))?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(64).thread_stack_size(256 << 10).build()?;
     let served = runtime.block_on(async {
-        say_ready()?;
+        say_ready(&null)?;
         server::run(listener, IDLE).await
     });
     served?;
@@ -39,10 +39,9 @@ pub fn run(global: &Global) -> Result<ExitCode, Failure> {
 }
 
 /// Says so, and lets go of the caller's stream.
-fn say_ready() -> std::io::Result<()> {
+fn say_ready(null: &std::fs::File) -> std::io::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{READY}").and_then(|()| out.flush())?;
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(null.as_fd())?;
     Ok(())
 }

@@ -92,3 +92,23 @@ fn changed_bytes_are_survived() {
         }
     }
 }
+
+proptest::proptest! {
+    /// Any bytes, and any bytes behind a beginning that looks right.
+    #[test]
+    fn any_bytes_are_survived(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600)) {
+        let _ = look(&bytes);
+        let mut inside = vec![CLIENT_HELLO];
+        inside.extend(counted(3, &bytes));
+        let _ = look(&records(&inside, 100));
+    }
+
+    /// However it is cut into records, and whatever extensions stand around it, the name is the same.
+    #[test]
+    fn the_name_is_found(size in 1usize..400, before in 0usize..300, after in 0usize..300, label in "[a-z0-9]{1,20}") {
+        let host = format!("{label}.example");
+        let bytes = records(&hello(&[extension(0x2b, &vec![1; before]), sni(&host), extension(51, &vec![2; after])]), size);
+        proptest::prop_assert_eq!(look(&bytes), name(&host));
+        proptest::prop_assert_eq!(look(&bytes[..bytes.len() - 1]), Hello::More);
+    }
+}
