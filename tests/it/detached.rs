@@ -127,3 +127,35 @@ fn prune_removes_what_has_ended() {
     assert_eq!(left.as_array().map(Vec::len), Some(1));
     home.ok(&["rm", "-f", "stays"]);
 }
+
+/// An isolated sandbox serves, and nothing of its own reaches out.
+#[test]
+fn a_published_port_leads_inside() {
+    let home = Home::new();
+    let server = "import http.server; http.server.HTTPServer(('127.0.0.1', 80), http.server.SimpleHTTPRequestHandler).serve_forever()";
+    home.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "-p",
+        "0:80",
+        "--",
+        "sh",
+        "-c",
+        &format!("echo inside > index.html; exec python3 -c \"{server}\""),
+    ]);
+    let events = home.ok(&["events", "web", "-o", "json"]);
+    let address = events.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).expect("the port that was free").to_owned();
+    let url = format!("http://127.0.0.1:{address}/");
+    let fetch = || std::process::Command::new("curl").args(["-sS", "-m", "5", &url]).output().expect("curl runs").stdout;
+    eventually("it serves", || fetch() == b"inside\n");
+    let ended = home.run(&["run", "-p", &format!("{address}:80"), "--", "true"]);
+    assert!(ended.code == 125 && ended.err.contains("in use"), "{ended:?}");
+    home.ok(&["rm", "-f", "web"]);
+    assert!(fetch().is_empty(), "it ends with the sandbox");
+    for words in [["run", "-p", "0.0.0.0:80:80", "true"], ["run", "-p", "80", "true"], ["run", "-p", "80:0", "true"]] {
+        let ended = home.run(&words);
+        assert!(ended.code == 125 && ended.err.contains("--publish"), "{ended:?}");
+    }
+}

@@ -63,6 +63,8 @@ pub struct Launched {
     pub places: Vec<String>,
     /// The sockets of the network namespace.
     pub wire: Wire,
+    /// The network namespace.
+    pub namespace: Network,
     /// The root mount; works as long as it is open, ended or not.
     pub root: OwnedFd,
     /// The leased ids.
@@ -96,9 +98,9 @@ pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> 
     });
     let parts = parts?;
     match network.and_then(|network| launch_in(spec, host, &parts, network)) {
-        Ok((pidfd, control, wire, root)) => {
+        Ok(Made { pidfd, control, wire, namespace, root }) => {
             let places = parts.plan.steps.iter().map(Step::place).collect();
-            Ok(Launched { pidfd, control, places, wire, root, lease: parts.lease, cgroup: parts.cgroup })
+            Ok(Launched { pidfd, control, places, wire, namespace, root, lease: parts.lease, cgroup: parts.cgroup })
         }
         Err(error) => {
             parts.cgroup.kill();
@@ -194,7 +196,13 @@ fn make_network(reach: Reach, rules: bool, proc: Option<Arc<OwnedFd>>) -> Result
     Ok(MadeNetwork { namespace, wire, sysfs, whole_sysfs: whole })
 }
 
-type Made = (OwnedFd, OwnedFd, Wire, OwnedFd);
+struct Made {
+    pidfd: OwnedFd,
+    control: OwnedFd,
+    wire: Wire,
+    namespace: Network,
+    root: OwnedFd,
+}
 
 fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: MadeNetwork) -> Result<Made, EngineError> {
     hand_to_gate(spec, &mut network.wire)?;
@@ -214,7 +222,7 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: Ma
     done_with.extend([network.sysfs, network.whole_sysfs]);
     done_with.extend(trees);
     host.spawner()?.discard(done_with);
-    Ok((cloned.pidfd, control, network.wire, root))
+    Ok(Made { pidfd: cloned.pidfd, control, wire: network.wire, namespace: network.namespace, root })
 }
 
 /// The gate serves the sandbox before there is one.

@@ -12,10 +12,12 @@ use cofferdam_engine::{
     UnpluggedControl, Wiring,
 };
 use cofferdam_policy::capability;
+use cofferdam_sys::namespace::Network;
 use cofferdam_sys::process;
 use cofferdam_sys::spec::{self, Entry};
 use std::collections::HashMap;
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +27,8 @@ use tokio::sync::mpsc::UnboundedSender;
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 const UMASK: u32 = 0o022;
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+const DIALLER_STACK_BYTES: usize = 64 << 10;
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A live or ended sandbox.
@@ -37,6 +41,7 @@ pub struct NativeSandbox {
     base: u32,
     open_files: u32,
     root_keeps_all: bool,
+    namespace: Arc<Network>,
     refused: Arc<Refused>,
     network: Vec<tokio::task::AbortHandle>,
     /// Of a gated sandbox: keeps the resolver's port.
@@ -49,7 +54,7 @@ pub struct NativeSandbox {
 impl NativeSandbox {
     /// Takes over a launched sandbox.
     pub fn adopt(launched: Launched, spec: &SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Self, EngineError> {
-        let Launched { pidfd, control, places, wire, root, lease, cgroup } = launched;
+        let Launched { pidfd, control, places, wire, namespace, root, lease, cgroup } = launched;
         let refused = Arc::new(Refused::new(events));
         let gated = matches!(spec.wiring, Wiring::Gate { .. });
         let (resolver, kept) = if gated { (None, Some(wire.resolver)) } else { (Some(wire.resolver), None) };
@@ -65,6 +70,7 @@ impl NativeSandbox {
             base,
             open_files: spec.limits.open_files,
             root_keeps_all: spec.unplugged.contains(&UnpluggedControl::Capabilities),
+            namespace: Arc::new(namespace),
             refused,
             network,
             _resolver: kept,
@@ -210,6 +216,21 @@ impl Sandbox for NativeSandbox {
 
     async fn transfer(&self, transfer: Transfer) -> Result<TransferReport, EngineError> {
         transfer::run(&self.root, self.base, &transfer)
+    }
+
+    async fn connect(&self, port: u16) -> Result<OwnedFd, EngineError> {
+        let namespace = Arc::clone(&self.namespace);
+        let failed = |source| EngineError::host(format!("connect to port {port} of the sandbox"), source);
+        // A thread of its own: it stays in the sandbox's network to its end.
+        let connect = move || {
+            let thread = std::thread::Builder::new().stack_size(DIALLER_STACK_BYTES).spawn(move || {
+                namespace.enter().map_err(|error| error.source)?;
+                TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), CONNECT_WITHIN)
+            })?;
+            thread.join().map_err(|_| std::io::Error::other("its thread panicked"))?
+        };
+        let connected = tokio::task::spawn_blocking(connect).await.map_err(|error| failed(std::io::Error::other(error)))?;
+        connected.map(OwnedFd::from).map_err(failed)
     }
 
     async fn observe(&self) -> Result<Observation, EngineError> {

@@ -108,6 +108,10 @@ impl Sandbox for FakeSandbox {
         Ok(TransferReport::default())
     }
 
+    async fn connect(&self, _port: u16) -> Result<std::os::fd::OwnedFd, EngineError> {
+        Err(EngineError::Gone)
+    }
+
     async fn observe(&self) -> Result<Observation, EngineError> {
         Ok(Observation::default())
     }

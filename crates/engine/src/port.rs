@@ -3,6 +3,7 @@
 use crate::{EngineError, Process, ProcessSpec, SandboxSpec, Stdio};
 use async_trait::async_trait;
 use cofferdam_model::SandboxId;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,10 @@ pub trait Sandbox: Send + Sync {
     /// Copies files in or out, from the host's side, safe against a workload that changes them meanwhile. Works on an
     /// ended sandbox until it is deleted.
     async fn transfer(&self, transfer: Transfer) -> Result<TransferReport, EngineError>;
+
+    /// A stream connected to a port that something inside listens at, on the sandbox's own loopback. Made from outside: what is
+    /// inside cannot tell it from a neighbour's connection.
+    async fn connect(&self, port: u16) -> Result<OwnedFd, EngineError>;
 
     /// What it uses and what has been refused so far. Works on an ended sandbox until it is deleted.
     async fn observe(&self) -> Result<Observation, EngineError>;

@@ -20,7 +20,7 @@ pub mod hello;
 pub mod ledger;
 mod names;
 pub mod protocol;
-mod relay;
+pub mod relay;
 mod sandbox;
 pub mod server;
 pub mod wire;

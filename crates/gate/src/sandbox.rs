@@ -330,9 +330,9 @@ async fn serve_one(
     // Whatever ends this task early ends the connection with a reset.
     reset(&client);
     let _ = client.set_nodelay(true);
-    if let Some((mut server, first)) = open(&state, &mut client, &to, port).await {
+    if let Some((server, first)) = open(&state, &mut client, &to, port).await {
         reset(&server);
-        if relay::run(&mut client, &mut server, &first).await.is_ok() {
+        if relay::run(&client, &server, &first).await.is_ok() {
             // Both directions have ended well: what is on its way arrives.
             for stream in [&client, &server] {
                 let _ = socket2::SockRef::from(stream).set_linger(None);

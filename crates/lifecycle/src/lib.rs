@@ -9,6 +9,7 @@ pub mod control;
 pub mod data;
 pub mod gating;
 pub mod log;
+pub mod publish;
 pub mod pump;
 pub mod records;
 pub mod supervisor;

@@ -18,6 +18,7 @@ use crate::control::{Command, Defaults};
 use crate::data::{DataDir, DataError, now};
 use crate::gating::{GateRequest, Gating, Seen};
 use crate::log::{LogWriter, MOST_BYTES};
+use crate::publish::{Publish, Published};
 use crate::pump::Output;
 use crate::records::Records;
 use cofferdam_engine::{Directory, File};
@@ -63,6 +64,8 @@ pub struct Request {
     pub network: NetworkLevel,
     /// The policy of a network that is not isolated.
     pub gate: Option<GateRequest>,
+    /// Ports of the host's loopback that lead inside.
+    pub publish: Vec<Publish>,
     /// Trees of the host.
     pub mounts: Vec<Mount>,
     /// Directories to make inside.
@@ -178,6 +181,7 @@ impl<'a> Supervisor<'a> {
     ) -> Result<(Outcome, Records), SupervisorError> {
         let mut record = first_record(&request, self.engine.capabilities().name);
         let (event_sender, events) = unbounded_channel();
+        let mut published = Published::bind(&request.publish).map_err(|source| SupervisorError::Io { what: "publish a port", source })?;
         let gating = match request.gate.take() {
             Some(wanted) => {
                 let begun = Gating::begin(self.data, &directory, wanted);
@@ -227,11 +231,25 @@ impl<'a> Supervisor<'a> {
                 return Err(error);
             }
         };
+        let serve = published.serve(&sandbox);
+        serve.map_err(|source| SupervisorError::Io { what: "publish a port", source })?;
         record.phase = Phase::Running;
         record.started_at = Some(now());
         let defaults = Defaults::of(&request);
-        let mut running =
-            Running { gating, sandbox, process, output, pumps, events, receiver, sender, directory, defaults, actor: request.actor };
+        let mut running = Running {
+            gating,
+            published,
+            sandbox,
+            process,
+            output,
+            pumps,
+            events,
+            receiver,
+            sender,
+            directory,
+            defaults,
+            actor: request.actor,
+        };
         let reason = running.supervise(&mut record, &store, self.ready.take()).await?;
         running.finish(record, reason, store, self.keep_root.take()).await
     }

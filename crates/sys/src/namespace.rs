@@ -3,7 +3,7 @@
 use crate::error::check;
 use crate::{Error, Result};
 use rustix::fs::{Mode, OFlags, open};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// A network namespace owned by the user namespace that made it.
 #[derive(Debug)]
@@ -17,6 +17,12 @@ impl Network {
         // SAFETY: takes no pointers.
         check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWNET) }), "unshare(CLONE_NEWNET)")?;
         Ok(Self { fd: current()? })
+    }
+
+    /// Lets the calling thread enter it, for good: call it in a thread of its own.
+    pub fn enter(&self) -> Result<()> {
+        // SAFETY: takes no pointers; the descriptor is open.
+        check(i64::from(unsafe { libc::setns(self.fd.as_raw_fd(), libc::CLONE_NEWNET) }), "setns(network)").map(|_| ())
     }
 }
 

@@ -47,6 +47,9 @@ pub struct RunArgs {
     /// Let it reach every public destination, and print the policy that would have been enough.
     #[arg(long, conflicts_with_all = ["network", "allow", "policy"])]
     pub learn: bool,
+    /// Publish a port: what connects to this port of the host's loopback reaches that port inside.
+    #[arg(short, long, value_name = "[ADDRESS:]PORT:PORT")]
+    pub publish: Vec<String>,
     /// Tools of the host that live outside /usr: rust, node, python, go, or a directory.
     #[arg(long = "toolchain", value_name = "NAME|DIR")]
     pub toolchains: Vec<String>,

@@ -7,11 +7,13 @@ use crate::exit::{FAILED, Failure};
 use crate::host::{Machine, home};
 use crate::toolchain;
 use cofferdam_engine::{Capabilities, Directory, Mount, MountSource};
+use cofferdam_lifecycle::publish::Publish;
 use cofferdam_lifecycle::supervisor::{LOG_BYTES, Request, Streams};
 use cofferdam_model::task::LimitChanges;
 use cofferdam_model::{Limits, SandboxId};
 use cofferdam_trust::{User, VerifiedImage};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Builds the request. `streams` is filled in by the caller.
@@ -45,6 +47,7 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
         limits: limits(arguments)?,
         network,
         gate,
+        publish: arguments.publish.iter().map(|text| publish(text)).collect::<Result<_, _>>()?,
         mounts: mounts(context, arguments)?,
         files: Vec::new(),
         labels: arguments.labels.iter().cloned().collect(),
@@ -159,6 +162,24 @@ pub fn check_against_machine(limits: &Limits, machine: Machine) -> Result<(), Fa
         return Err(Failure::new(FAILED, "limit", message).remedy("ask for less"));
     }
     Ok(())
+}
+
+/// `[ADDRESS:]PORT:PORT`: the host's, then the sandbox's. Only loopback addresses: who wants more puts a proxy in front.
+fn publish(text: &str) -> Result<Publish, Failure> {
+    let wrong = || Failure::usage(format!("--publish {text}: PORT:PORT or ADDRESS:PORT:PORT is wanted, such as 8080:80"));
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let (address, host_port) = host.rsplit_once(':').unwrap_or(("127.0.0.1", host));
+    let address: IpAddr = address.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| wrong())?;
+    if !address.is_loopback() {
+        let message = format!("--publish {text}: {address} is no loopback address");
+        return Err(Failure::usage(message).remedy("publish at 127.0.0.1 and put a proxy of yours in front"));
+    }
+    let number = |text: &str| text.parse::<u16>().map_err(|_| wrong());
+    let (host_port, port) = (number(host_port)?, number(port)?);
+    if port == 0 {
+        return Err(wrong());
+    }
+    Ok(Publish { host: SocketAddr::from((address, host_port)), port })
 }
 
 fn mounts(context: &Context, arguments: &RunArgs) -> Result<Vec<Mount>, Failure> {

@@ -5,6 +5,7 @@ use super::{Inspect, Outcome, SupervisorError, event};
 use crate::control::{self, Command, Defaults, Surroundings};
 use crate::data::now;
 use crate::gating::Gating;
+use crate::publish::Published;
 use crate::pump::Output;
 use crate::records::Records;
 use cofferdam_engine::{Control, EngineError, EngineEvent, ExitStatus, Observation, Process, Sandbox};
@@ -26,6 +27,7 @@ const SETTLED: Duration = Duration::from_millis(5);
 /// A sandbox whose main process runs.
 pub(super) struct Running {
     pub(super) gating: Option<Arc<Gating>>,
+    pub(super) published: Published,
     pub(super) sandbox: Arc<dyn Sandbox>,
     pub(super) process: Process,
     pub(super) output: Arc<Output>,
@@ -58,7 +60,11 @@ impl Running {
         let _server = control::serve(self.surroundings(), self.defaults.clone(), self.sender.clone())
             .map_err(|source| SupervisorError::Io { what: "open the control socket", source })?;
         write_metadata(&self.directory, record);
-        let started = event(record, &self.actor, "sandbox.started", None);
+        let mut started = event(record, &self.actor, "sandbox.started", None);
+        let published: Vec<String> = self.published.list().iter().map(|(host, port)| format!("{host} -> {port}")).collect();
+        if !published.is_empty() {
+            started.data = serde_json::json!({ "published": published });
+        }
         let recorded = record.clone();
         store.run(move |store| store.sandbox_update(&recorded, &[started], Durability::Normal)).await?;
         if let Some(ready) = ready {
@@ -194,6 +200,7 @@ impl Running {
             store.sandbox_update(&exit, &events, Durability::Full)?;
             store.sandbox_any_live()
         });
+        drop(self.published);
         let sandbox = self.sandbox;
         let delete = async move {
             let deleted = sandbox.delete().await;

@@ -357,6 +357,7 @@ impl Attempt<'_> {
             limits: plan.limits,
             network: step.network,
             gate: step.gate,
+            publish: Vec::new(),
             mounts: vec![synth],
             directories: workspace::directories((agent.uid, agent.gid), step.mode == VERIFICATION),
             files: Vec::new(),
