@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -32,13 +33,20 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Connects to an allowed name.
-    pub async fn to_name(&self, policy: &Policy, permit: &Permit, name: &HostName, port: u16) -> Result<TcpStream, DialError> {
+    /// Connects to an allowed name; `turns` are those of the sandbox at resolving.
+    pub async fn to_name(
+        &self,
+        policy: &Policy,
+        permit: &Permit,
+        name: &HostName,
+        port: u16,
+        turns: &Semaphore,
+    ) -> Result<TcpStream, DialError> {
         if name.as_str() == HOST_LOOPBACK {
             // Only a rule that names it leads here.
             return connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await;
         }
-        let addresses = self.resolve(name).await?;
+        let addresses = self.resolve(name, turns).await?;
         let mut last = DialError::Failed("the name has no address".into());
         for address in addresses.into_iter().take(MOST_TRIED) {
             last = match may_dial(policy, permit, address, port) {
@@ -58,12 +66,13 @@ impl Dialer {
         connect(SocketAddr::from((address, port))).await
     }
 
-    async fn resolve(&self, name: &HostName) -> Result<Vec<IpAddr>, DialError> {
+    async fn resolve(&self, name: &HostName, turns: &Semaphore) -> Result<Vec<IpAddr>, DialError> {
         if let Some((since, addresses)) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(name)
             && since.elapsed() < KEEP
         {
             return Ok(addresses.clone());
         }
+        let _turn = turns.acquire().await;
         // The dot at the end: no search list of the host's may turn this into another name.
         let asked = format!("{name}.");
         let found = timeout(RESOLVE_WITHIN, tokio::net::lookup_host((asked.as_str(), 0))).await;

@@ -1,5 +1,5 @@
 //! What was decided, on record before anything is allowed: a line of JSON for each destination at its first attempt, and how
-//! often it was repeated when the gate gets to it. Bounded for each sandbox.
+//! often it was repeated each time that has doubled, and at the end. Bounded for each sandbox, so that a flood cannot fill a disk.
 
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -52,44 +52,60 @@ pub struct Line {
 #[derive(Debug)]
 pub struct Ledger {
     file: File,
-    repeats: HashMap<Decision, u64>,
-    beyond: u64,
+    repeats: HashMap<Decision, Count>,
+    beyond: Count,
+}
+
+/// How often something was decided.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    written: u64,
+    pending: u64,
+}
+
+impl Count {
+    /// What is to be written now: as much again as was written before, or whatever is left.
+    fn take(&mut self, everything: bool) -> Option<u64> {
+        let due = self.pending > 0 && (everything || self.pending >= self.written);
+        due.then(|| {
+            self.written += self.pending;
+            std::mem::take(&mut self.pending)
+        })
+    }
 }
 
 impl Ledger {
     /// Appends to this descriptor.
     pub fn new(file: File) -> Self {
-        Self { file, repeats: HashMap::new(), beyond: 0 }
+        Self { file, repeats: HashMap::new(), beyond: Count::default() }
     }
 
     /// Puts a decision on record. When this fails, nothing may be allowed.
     pub fn record(&mut self, decision: Decision) -> io::Result<()> {
         if let Some(count) = self.repeats.get_mut(&decision) {
-            *count += 1;
+            count.pending += 1;
             return Ok(());
         }
         if self.repeats.len() >= MOST_DESTINATIONS {
-            self.beyond += 1;
+            self.beyond.pending += 1;
             return Ok(());
         }
         append(&mut self.file, Some(&decision), 1)?;
-        self.repeats.insert(decision, 0);
+        self.repeats.insert(decision, Count { written: 1, pending: 0 });
         Ok(())
     }
 
-    /// Writes down what was repeated.
-    pub fn flush(&mut self) -> io::Result<()> {
+    /// Writes down what was repeated; what has not doubled since it was written only if `everything` is.
+    pub fn flush(&mut self, everything: bool) -> io::Result<()> {
         for (decision, count) in &mut self.repeats {
-            if *count > 0 {
-                append(&mut self.file, Some(decision), *count)?;
-                *count = 0;
+            if let Some(count) = count.take(everything) {
+                append(&mut self.file, Some(decision), count)?;
             }
         }
-        if self.beyond > 0 {
-            append(&mut self.file, None, self.beyond)?;
-            self.beyond = 0;
+        match self.beyond.take(everything) {
+            Some(count) => append(&mut self.file, None, count),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -123,10 +139,26 @@ mod tests {
             ledger.record(decision("a.example")).expect("recorded");
         }
         assert_eq!(lines(&mut ledger).len(), 1);
-        ledger.flush().expect("flushed");
-        ledger.flush().expect("flushed");
+        ledger.flush(false).expect("flushed");
+        ledger.flush(true).expect("flushed");
         let counts: Vec<u64> = lines(&mut ledger).iter().map(|line| line.count).collect();
         assert_eq!(counts, [1, 4]);
+    }
+
+    /// An hour of attempts at one destination, looked at every two seconds, is a handful of lines that add up.
+    #[test]
+    fn repeats_take_little_room() {
+        let mut ledger = Ledger::new(tempfile::tempfile().expect("a file"));
+        for _ in 0..1800 {
+            for _ in 0..100 {
+                ledger.record(decision("a.example")).expect("recorded");
+            }
+            ledger.flush(false).expect("flushed");
+        }
+        ledger.flush(true).expect("flushed");
+        let lines = lines(&mut ledger);
+        assert!(lines.len() < 20, "{}", lines.len());
+        assert_eq!(lines.iter().map(|line| line.count).sum::<u64>(), 180_000);
     }
 
     #[test]
@@ -135,7 +167,7 @@ mod tests {
         for number in 0..10_000 {
             ledger.record(decision(&format!("n{number}.example"))).expect("recorded");
         }
-        ledger.flush().expect("flushed");
+        ledger.flush(true).expect("flushed");
         let lines = lines(&mut ledger);
         assert_eq!(lines.len(), MOST_DESTINATIONS + 1);
         assert_eq!(lines.iter().map(|line| line.count).sum::<u64>(), 10_000);

@@ -28,6 +28,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 const MOST_CONNECTIONS: usize = 1024;
+/// Names that are being resolved for one sandbox: slow ones must not use up what others need.
+const MOST_RESOLVING: usize = 8;
 const MOST_DNS_CONNECTIONS: usize = 32;
 const LARGEST_QUERY: usize = 4096;
 /// How long a client may take for its first bytes where they are looked at.
@@ -98,6 +100,7 @@ struct State {
     live: Mutex<HashMap<u64, Live>>,
     next: AtomicU64,
     connections: Arc<Semaphore>,
+    resolving: Semaphore,
     dialer: Arc<Dialer>,
 }
 
@@ -116,6 +119,7 @@ impl Sandbox {
             live: Mutex::default(),
             next: AtomicU64::new(1),
             connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+            resolving: Semaphore::new(MOST_RESOLVING),
             dialer,
         });
         let udp = UdpSocket::from_std(std::net::UdpSocket::from(dns_udp))?;
@@ -152,7 +156,7 @@ impl Sandbox {
 
     /// Writes down what is counted.
     pub fn flush(&self) -> std::io::Result<()> {
-        lock(&self.state.ledger).flush()
+        lock(&self.state.ledger).flush(true)
     }
 }
 
@@ -176,7 +180,7 @@ async fn flush_now_and_then(state: Arc<State>) {
     loop {
         sleep(FLUSH_EVERY).await;
         // A record that cannot be written denies the next new destination; nothing else can be done here.
-        let _ = lock(&state.ledger).flush();
+        let _ = lock(&state.ledger).flush(false);
     }
 }
 
@@ -370,7 +374,7 @@ async fn open(state: &State, client: &mut TcpStream, to: &Destination, port: u16
     // What cannot be put on record is not allowed.
     lock(&state.ledger).record(allowed).ok()?;
     let dialled = match to {
-        Destination::Name(name) => state.dialer.to_name(&policy, &permit, name, port).await,
+        Destination::Name(name) => state.dialer.to_name(&policy, &permit, name, port, &state.resolving).await,
         Destination::Address(address) => state.dialer.to_address(&policy, &permit, *address, port).await,
     };
     match dialled {

@@ -95,7 +95,7 @@ pub fn gated(open: bool) -> (Vec<u8>, usize) {
         rules.push(synthetic(family, Side::Source).accept());
         rules.push(synthetic(family, Side::Destination).transport(TCP).accept());
     }
-    rules.push(to_resolver());
+    rules.push(to_busy_resolver());
     let port = LISTENER_PORT.to_be_bytes();
     for loopback in [loopback_pair_v4, loopback_pair_v6] {
         let to_listener = || loopback().transport(TCP).field(Header::Transport, 2, &port);
@@ -159,9 +159,18 @@ fn loopback_v6() -> Rule {
     loopback_pair_v6().accept()
 }
 
+/// So many queries a second that no program needs more; a flood is not paid by the gate.
+fn to_busy_resolver() -> Rule {
+    queries().limit(2000, 4000).accept()
+}
+
 fn to_resolver() -> Rule {
+    queries().accept()
+}
+
+fn queries() -> Rule {
     let rule = Rule::default().protocol_family(IPV4).field(Header::Network, IPV4_DESTINATION, &RESOLVER.octets());
-    rule.transport(UDP).field(Header::Transport, 2, &DNS_PORT).accept()
+    rule.transport(UDP).field(Header::Transport, 2, &DNS_PORT)
 }
 
 fn from_resolver() -> Rule {
