@@ -15,6 +15,7 @@ mod terminal;
 mod toolchain;
 
 use cofferdam_engine_native::Ahead;
+use cofferdam_gate::wire::Reach;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|verb| verb == "probe") {
         return commands::probe::run(&arguments[2..]);
     }
-    let ahead = if makes_sandbox(&arguments) { Ahead::begin() } else { None };
+    let ahead = if makes_sandbox(&arguments) { Ahead::begin(probable_reach(&arguments)) } else { None };
     match args::Cli::from_words(&arguments) {
         Ok(cli) => {
             let form = cli.global.output;
@@ -52,4 +53,19 @@ fn makes_sandbox(arguments: &[OsString]) -> bool {
         Some("run") => !words.take_while(|word| word.starts_with('-') && *word != "--").any(|word| matches!(word, "-d" | "--detach")),
         _ => false,
     }
+}
+
+/// Where its network will lead, as far as can be seen. A wrong guess costs a network namespace that nobody uses.
+fn probable_reach(arguments: &[OsString]) -> Reach {
+    let words = arguments.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--");
+    let mut reach = Reach::Nothing;
+    for word in words {
+        match word {
+            "--learn" | "full_web" | "--network=full_web" => return Reach::OpenGate,
+            "--allow" | "--policy" | "limited_web" | "package_only" => reach = Reach::Gate,
+            _ if word.starts_with("--allow=") || word.starts_with("--policy=") || word.starts_with("--network=") => reach = Reach::Gate,
+            _ => {}
+        }
+    }
+    reach
 }

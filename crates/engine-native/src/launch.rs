@@ -82,8 +82,8 @@ pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> 
         Wiring::Gate { open: false, .. } => Reach::Gate,
         Wiring::Gate { open: true, .. } => Reach::OpenGate,
     };
-    // What was begun ahead leads nowhere.
-    let ahead = host.take_ahead().filter(|_| rules && reach == Reach::Nothing);
+    // What was begun ahead leads where it was guessed that this would.
+    let ahead = host.take_ahead().filter(|ahead| rules && reach == ahead.reach);
     let (network, parts) = thread::scope(|scope| {
         let begun = match ahead {
             Some(ahead) => Ok(Begun::Ahead(ahead)),
@@ -133,15 +133,17 @@ impl Begun<'_> {
 /// make them.
 #[derive(Debug)]
 pub struct Ahead {
+    reach: Reach,
     spawner: Spawner,
     network: thread::JoinHandle<Result<MadeNetwork, EngineError>>,
 }
 
 impl Ahead {
-    /// Begins. None if that fails: everything is then made when it is needed, and the error told.
-    pub fn begin() -> Option<Self> {
-        let network = thread::Builder::new().stack_size(NETWORK_STACK_BYTES).spawn(|| make_network(Reach::Nothing, true, None)).ok()?;
-        Some(Self { spawner: Spawner::start().ok()?, network })
+    /// Begins, for a network that will probably lead there. None if that fails: everything is then made when it is needed, and the
+    /// error told.
+    pub fn begin(reach: Reach) -> Option<Self> {
+        let network = thread::Builder::new().stack_size(NETWORK_STACK_BYTES).spawn(move || make_network(reach, true, None)).ok()?;
+        Some(Self { reach, spawner: Spawner::start().ok()?, network })
     }
 }
 
