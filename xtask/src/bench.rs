@@ -126,7 +126,31 @@ fn measure(work: &Path, docker: &str) -> Result<String, String> {
             .map_err(|e| e.to_string())?;
     let starts = contenders.iter().map(|(name, ..)| *name).zip(samples.into_iter().map(median)).collect::<Vec<_>>();
     let execs = execs.iter().map(|(name, _)| *name).zip(exec_samples.into_iter().map(median)).collect::<Vec<_>>();
-    report(&starts, &execs, &own, &many, detached)
+    let network = network_cost(&cofferdam, work)?;
+    let gate = gate(&program, work)?;
+    Ok(report(&starts, &execs, &own, &many, detached)?
+        + &gate
+        + &format!("\nA gated network adds {network:.2} ms to `run`, the gate running.\n"))
+}
+
+/// The gate beside other relays.
+fn gate(program: &str, work: &Path) -> Result<String, String> {
+    let directory = work.join("gate");
+    std::fs::create_dir_all(&directory).map_err(|e| e.to_string())?;
+    let rows = output(&["bash", "xtask/bench/gate.sh", program, &directory.display().to_string()])?;
+    Ok(format!("\n## The gate beside other relays (three rounds of two seconds, 32 connections; medians)\n\n{rows}"))
+}
+
+/// Milliseconds that a gated network adds to a run.
+fn network_cost(cofferdam: &str, work: &Path) -> Result<f64, String> {
+    run_words(&["sh", "-c", &format!("{cofferdam} run -d --name gated --allow a.test -- sleep 3600 >/dev/null")])?;
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        without.push(hyperfine(&format!("{cofferdam} run -- /bin/true"), work, None)?);
+        with.push(hyperfine(&format!("{cofferdam} run --allow a.test -- /bin/true"), work, None)?);
+    }
+    run_words(&["sh", "-c", &format!("{cofferdam} rm -f gated >/dev/null")])?;
+    Ok(median(with) - median(without))
 }
 
 /// A script that runs crun without the version 2 hierarchy, which it refuses on hybrid hosts.

@@ -28,7 +28,22 @@ const TO_TEST: &[&str] = &[
     "xz-utils",
 ];
 /// To compare with.
-const TO_BENCH: &[&str] = &["bubblewrap", "busybox-static", "crun", "docker.io", "hyperfine", "musl-tools"];
+const TO_BENCH: &[&str] = &[
+    "bubblewrap",
+    "busybox-static",
+    "crun",
+    "curl",
+    "docker.io",
+    "haproxy",
+    "hyperfine",
+    "iproute2",
+    "libnginx-mod-stream",
+    "musl-tools",
+    "nginx-light",
+    "procps",
+    "python3",
+    "wrk",
+];
 
 /// Makes sure that the binary can be built.
 pub fn for_build() -> Step {

@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 
 const BUFFER_BYTES: usize = 64 << 10;
 /// What a direction carries before it is spliced.
-const SPLICE_AFTER: u64 = 512 << 10;
-const PIPE_BYTES: usize = 512 << 10;
+const SPLICE_AFTER: u64 = 256 << 10;
+const PIPE_BYTES: usize = 1 << 20;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER_BYTES]);

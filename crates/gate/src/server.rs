@@ -113,9 +113,10 @@ fn obey(sandbox: &mut Option<Sandbox>, request: Request, fds: Vec<OwnedFd>, dial
 }
 
 async fn receive(connection: &AsyncFd<OwnedFd>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0; MOST_BYTES];
     loop {
         let mut ready = connection.readable().await?;
+        // Not before: thousands of sandboxes have nothing to say.
+        let mut bytes = vec![0; MOST_BYTES];
         match ready.try_io(|fd| channel::receive(fd.get_ref(), &mut bytes).map_err(|error| error.source)) {
             Ok(Ok((0, _))) => return Ok(None),
             Ok(Ok((length, fds))) => {
