@@ -212,6 +212,30 @@ fn a_policy_is_replaced_while_connections_stand() {
     place.home.ok(&["rm", "-f", "long"]);
 }
 
+/// A host that reaches the internet through a proxy only: what was checked is what the proxy is asked for.
+#[test]
+fn an_upstream_proxy_is_asked_for_what_was_checked() {
+    let place = Place::new();
+    let words = [
+        "run",
+        "--allow",
+        "site.test:8080",
+        "--allow",
+        "only-the-proxy-knows.test:8080",
+        "--allow",
+        "private.test:8080",
+        "--",
+        "bash",
+        "-c",
+    ];
+    let script = "curl -sS -m 9 http://site.test:8080/x; curl -sS -m 9 http://only-the-proxy-knows.test:8080/y; curl -sS -m 5 http://private.test:8080/z";
+    let mut command = place.lab.command(&place.home, &words);
+    let ended = cofferdam_tests::ended(command.arg(script).env("HTTPS_PROXY", format!("http://{SITE}:3128")));
+    assert_eq!(ended.out, "93.184.0.2 site.test:8080 /x\n93.184.0.2 only-the-proxy-knows.test:8080 /y\n", "{ended:?}");
+    assert!(ended.err.contains("10.0.0.5 is in a private network"), "{ended:?}");
+    assert_eq!(place.lab.asked_proxy(), ["93.184.0.2:8080", "only-the-proxy-knows.test:8080"]);
+}
+
 #[test]
 fn a_policy_is_learned() {
     let place = Place::new();

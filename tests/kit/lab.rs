@@ -78,13 +78,25 @@ def echo(connection):
         data = connection.recv(65536)
         if not data: return connection.close()
         connection.sendall(data)
+def proxy(connection):  # CONNECT; every name leads to the first server
+    head = b""
+    while not head.endswith(b"\r\n\r\n"): head += connection.recv(1)
+    target = head.split(b" ")[1].decode()
+    open(directory + "/proxy.log", "a").write(target + "\n")
+    server = socket.create_connection(("93.184.0.2", int(target.rsplit(":", 1)[1])))
+    connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    def copy(a, b):
+        while data := a.recv(65536): b.sendall(data)
+        b.shutdown(socket.SHUT_WR)
+    threading.Thread(target=tolerant, args=(lambda s: copy(s, connection), server), daemon=True).start()
+    copy(connection, server)
 def sink():  # everything that comes over UDP
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("93.184.0.2", 9999))
     while True:
         data, _ = sock.recvfrom(65536)
         open(directory + "/udp.log", "ab").write(data + b"\n")
-work = [(answer_names, ()), (each, (25, banner)), (each, (7, echo)), (sink, ())]
+work = [(answer_names, ()), (each, (25, banner)), (each, (7, echo)), (each, (3128, proxy)), (sink, ())]
 work += [(serve, (address, port, tls)) for address in ("93.184.0.2", "93.184.0.3") for port, tls in ((80, False), (443, True), (8080, False))]
 for target, arguments in work: threading.Thread(target=target, args=arguments, daemon=True).start()
 import time
@@ -184,6 +196,12 @@ impl Lab {
     pub fn questions(&self) -> Vec<String> {
         let text = fs::read_to_string(self.directory.join("dns.log")).unwrap_or_default();
         text.lines().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect()
+    }
+
+    /// What the proxy was asked to connect to.
+    pub fn asked_proxy(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.directory.join("proxy.log")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
     }
 
     /// Bytes that came over UDP.

@@ -67,7 +67,13 @@ impl Home {
     /// The binary with this data directory, not started yet.
     pub fn command<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(words).env("COFFERDAM_DATA_DIR", self.data()).env_remove("NO_COLOR").stdin(Stdio::null());
+        command
+            .args(words)
+            .env("COFFERDAM_DATA_DIR", self.data())
+            .env_remove("NO_COLOR")
+            .env_remove("HTTPS_PROXY")
+            .env_remove("https_proxy")
+            .stdin(Stdio::null());
         command
     }
 

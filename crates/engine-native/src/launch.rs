@@ -122,28 +122,29 @@ impl Begun<'_> {
         match self {
             Self::Now(thread) => thread.join().map_err(panicked)?,
             Self::Ahead(ahead) => {
-                host.adopt(ahead.spawner);
-                ahead.network.join().map_err(panicked)?
+                let (network, spawner) = ahead.thread.join().map_err(panicked)?;
+                host.adopt(spawner?);
+                network
             }
         }
     }
 }
 
-/// A spawner and a network namespace that are being made before it is known what for: they need no more than the right to
-/// make them.
+/// A network namespace and a spawner that are being made before it is known what for: they need no more than the right to make
+/// them.
 #[derive(Debug)]
 pub struct Ahead {
     reach: Reach,
-    spawner: Spawner,
-    network: thread::JoinHandle<Result<MadeNetwork, EngineError>>,
+    thread: thread::JoinHandle<(Result<MadeNetwork, EngineError>, Result<Spawner, EngineError>)>,
 }
 
 impl Ahead {
-    /// Begins, for a network that will probably lead there. None if that fails: everything is then made when it is needed, and the
-    /// error told.
+    /// Begins, for a network that will probably lead there. None if no thread is to be had: everything is then made when it is
+    /// needed.
     pub fn begin(reach: Reach) -> Option<Self> {
-        let network = thread::Builder::new().stack_size(NETWORK_STACK_BYTES).spawn(move || make_network(reach, true, None)).ok()?;
-        Some(Self { reach, spawner: Spawner::start().ok()?, network })
+        let make = move || (make_network(reach, true, None), Spawner::start().map_err(system));
+        let thread = thread::Builder::new().stack_size(NETWORK_STACK_BYTES).spawn(make).ok()?;
+        Some(Self { reach, thread })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The gate's own side: resolve an allowed name, check every address, connect to exactly what was checked.
 
-use cofferdam_policy::egress::{HOST_LOOPBACK, HostName, Permit, Policy};
+use crate::upstream::Upstream;
+use cofferdam_policy::egress::{AddressClass, HOST_LOOPBACK, HostName, Permit, Policy};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -34,36 +35,25 @@ pub struct Dialer {
 
 impl Dialer {
     /// Connects to an allowed name; `turns` are those of the sandbox at resolving.
-    pub async fn to_name(
-        &self,
-        policy: &Policy,
-        permit: &Permit,
-        name: &HostName,
-        port: u16,
-        turns: &Semaphore,
-    ) -> Result<TcpStream, DialError> {
+    pub async fn to_name(&self, way: Way<'_>, name: &HostName, port: u16, turns: &Semaphore) -> Result<TcpStream, DialError> {
         if name.as_str() == HOST_LOOPBACK {
             // Only a rule that names it leads here.
             return connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await;
         }
-        let addresses = self.resolve(name, turns).await?;
+        let addresses = match (self.resolve(name, turns).await, way.upstream) {
+            (Ok(addresses), _) => addresses,
+            // Only the proxy knows the internet's names: it is asked for the name, and answers for where that leads.
+            (Err(_), Some(upstream)) => return through(upstream, &format!("{name}:{port}")).await,
+            (Err(error), None) => return Err(error),
+        };
         let mut last = DialError::Failed("the name has no address".into());
         for address in addresses.into_iter().take(MOST_TRIED) {
-            last = match may_dial(policy, permit, address, port) {
-                Err(denied) => denied,
-                Ok(()) => match connect(SocketAddr::from((address, port))).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(failed) => failed,
-                },
-            };
+            match to_address(way, address, port).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
         }
         Err(last)
-    }
-
-    /// Connects to an allowed address.
-    pub async fn to_address(&self, policy: &Policy, permit: &Permit, address: IpAddr, port: u16) -> Result<TcpStream, DialError> {
-        may_dial(policy, permit, address, port)?;
-        connect(SocketAddr::from((address, port))).await
     }
 
     async fn resolve(&self, name: &HostName, turns: &Semaphore) -> Result<Vec<IpAddr>, DialError> {
@@ -96,6 +86,32 @@ impl Dialer {
         }
         Ok(addresses)
     }
+}
+
+/// How a connection may be made.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    /// The policy that allowed it.
+    pub policy: &'a Policy,
+    /// Its permit.
+    pub permit: &'a Permit,
+    /// The proxy to go through.
+    pub upstream: Option<&'a Upstream>,
+}
+
+/// Connects to an allowed address.
+pub async fn to_address(way: Way<'_>, address: IpAddr, port: u16) -> Result<TcpStream, DialError> {
+    may_dial(way.policy, way.permit, address, port)?;
+    let target = SocketAddr::from((address, port));
+    match way.upstream {
+        // What is in the host's own network is reached without it, as everywhere.
+        Some(upstream) if AddressClass::of(address) == AddressClass::Public => through(upstream, &target.to_string()).await,
+        _ => connect(target).await,
+    }
+}
+
+async fn through(upstream: &Upstream, target: &str) -> Result<TcpStream, DialError> {
+    upstream.connect(target).await.map_err(|error| DialError::Failed(format!("{target}: {error}")))
 }
 
 fn may_dial(policy: &Policy, permit: &Permit, address: IpAddr, port: u16) -> Result<(), DialError> {

@@ -23,6 +23,7 @@ pub mod protocol;
 pub mod relay;
 mod sandbox;
 pub mod server;
+pub mod upstream;
 pub mod wire;
 
 pub use ledger::Decision;

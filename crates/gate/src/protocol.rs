@@ -1,6 +1,7 @@
 //! Messages between a supervisor and the gate: JSON in sequenced packets. One connection a sandbox; when it closes, the gate lets go of
 //! the sandbox.
 
+use crate::upstream::Upstream;
 use cofferdam_policy::egress::Policy;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,8 @@ pub enum Request {
         epoch: u8,
         /// What it may reach.
         policy: Policy,
+        /// The proxy through which this host reaches the internet, if it needs one.
+        upstream: Option<Upstream>,
     },
     /// Replace its policy: in one step, connections that are no longer allowed are closed.
     Replace {

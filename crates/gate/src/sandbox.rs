@@ -6,13 +6,14 @@
 //!                     └────────────────────────────┴───────────┴── no: record, reset
 //! ```
 
-use crate::dial::{DialError, Dialer};
+use crate::dial::{self, DialError, Dialer, Way};
 use crate::dns::{self, Answer, TYPE_A, TYPE_AAAA};
 use crate::head::{self, Head};
 use crate::hello::{self, Hello};
 use crate::ledger::{Decision, Ledger, Verdict};
 use crate::names::{Names, is_synthetic};
 use crate::relay;
+use crate::upstream::Upstream;
 use cofferdam_policy::egress::{Denial, HostName, Permit, Policy, Protocol};
 use std::collections::HashMap;
 use std::fs::File;
@@ -102,6 +103,7 @@ struct State {
     connections: Arc<Semaphore>,
     resolving: Semaphore,
     dialer: Arc<Dialer>,
+    upstream: Option<Upstream>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,8 +111,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sandbox {
-    /// Begins to serve.
-    pub fn serve(sockets: Sockets, epoch: u8, policy: Policy, dialer: Arc<Dialer>) -> std::io::Result<Self> {
+    /// Begins to serve; what is allowed is dialled by `dialer`, through the proxy if there is one.
+    pub fn serve(
+        sockets: Sockets,
+        epoch: u8,
+        policy: Policy,
+        (dialer, upstream): (Arc<Dialer>, Option<Upstream>),
+    ) -> std::io::Result<Self> {
         let Sockets { dns_udp, dns_tcp, tcp_v4, tcp_v6, record } = sockets;
         let state = Arc::new(State {
             current: Mutex::new(Current { generation: 1, policy: Arc::new(policy) }),
@@ -121,6 +128,7 @@ impl Sandbox {
             connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
             resolving: Semaphore::new(MOST_RESOLVING),
             dialer,
+            upstream,
         });
         let udp = UdpSocket::from_std(std::net::UdpSocket::from(dns_udp))?;
         let mut tasks = vec![tokio::spawn(answer_datagrams(Arc::clone(&state), udp)).abort_handle()];
@@ -373,9 +381,10 @@ async fn open(state: &State, client: &mut TcpStream, to: &Destination, port: u16
         Decision { verdict: Verdict::Allowed, host: to.text(), port, protocol: protocol.to_owned(), rule: rule.clone(), reason: None };
     // What cannot be put on record is not allowed.
     lock(&state.ledger).record(allowed).ok()?;
+    let way = Way { policy: &policy, permit: &permit, upstream: state.upstream.as_ref() };
     let dialled = match to {
-        Destination::Name(name) => state.dialer.to_name(&policy, &permit, name, port, &state.resolving).await,
-        Destination::Address(address) => state.dialer.to_address(&policy, &permit, *address, port).await,
+        Destination::Name(name) => state.dialer.to_name(way, name, port, &state.resolving).await,
+        Destination::Address(address) => dial::to_address(way, *address, port).await,
     };
     match dialled {
         Ok(server) => Some((server, first)),

@@ -83,7 +83,7 @@ async fn converse(connection: OwnedFd, dialer: Arc<Dialer>) -> io::Result<()> {
 fn obey(sandbox: &mut Option<Sandbox>, request: Request, fds: Vec<OwnedFd>, dialer: &Arc<Dialer>) -> Reply {
     let refused = |why: String| Reply::Refused { why };
     match (request, sandbox.as_ref()) {
-        (Request::Register { epoch, policy }, None) => {
+        (Request::Register { epoch, policy, upstream }, None) => {
             if epoch >= EPOCHS {
                 return refused("its gates have been lost too often: no addresses are left".into());
             }
@@ -91,7 +91,7 @@ fn obey(sandbox: &mut Option<Sandbox>, request: Request, fds: Vec<OwnedFd>, dial
             let Ok([dns_udp, dns_tcp, tcp_v4, tcp_v6, record]) = fds else {
                 return refused(format!("{REGISTER_FDS} descriptors are wanted"));
             };
-            match Sandbox::serve(Sockets { dns_udp, dns_tcp, tcp_v4, tcp_v6, record }, epoch, policy, Arc::clone(dialer)) {
+            match Sandbox::serve(Sockets { dns_udp, dns_tcp, tcp_v4, tcp_v6, record }, epoch, policy, (Arc::clone(dialer), upstream)) {
                 Ok(served) => {
                     *sandbox = Some(served);
                     Reply::Done { generation: 1, closed: 0 }

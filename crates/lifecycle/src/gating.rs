@@ -13,6 +13,7 @@ use cofferdam_gate::Decision;
 use cofferdam_gate::client::Gate;
 use cofferdam_gate::ledger::{Line, Verdict};
 use cofferdam_gate::protocol::{Request, VERSION};
+use cofferdam_gate::upstream::Upstream;
 use cofferdam_model::NewEvent;
 use cofferdam_policy::egress::Policy;
 use cofferdam_sys::{lock, readiness};
@@ -34,6 +35,8 @@ const TRIES: u32 = 5;
 pub struct GateRequest {
     /// What it may reach.
     pub policy: Policy,
+    /// The proxy through which this host reaches the internet, if it needs one.
+    pub upstream: Option<Upstream>,
     /// The program that is the gate when it is called with `gate`.
     pub program: PathBuf,
 }
@@ -58,6 +61,7 @@ pub struct Gating {
 
 struct State {
     policy: Policy,
+    upstream: Option<Upstream>,
     sockets: Option<GateSockets>,
     gate: Option<Gate>,
     epoch: u8,
@@ -79,9 +83,9 @@ impl Gating {
     pub fn begin(data: &DataDir, directory: &Path, request: GateRequest) -> io::Result<Arc<Self>> {
         let record = directory.join("gate.log");
         File::options().create(true).append(true).open(&record)?;
-        let GateRequest { policy, program } = request;
+        let GateRequest { policy, upstream, program } = request;
         write_policy(&record, &policy)?;
-        let state = State { policy, sockets: None, gate: None, epoch: 0, read: 0, decisions: BTreeMap::new() };
+        let state = State { policy, upstream, sockets: None, gate: None, epoch: 0, read: 0, decisions: BTreeMap::new() };
         let gating = Self { data: data.path().to_owned(), program, record, state: Mutex::new(state) };
         let gate = find_or_start(&gating.data, &gating.program)?;
         gating.lock().gate = Some(gate);
@@ -117,7 +121,7 @@ impl Gating {
             };
             let record = File::options().append(true).open(&self.record)?;
             let fds = [dns_udp.as_fd(), dns_tcp.as_fd(), tcp_v4.as_fd(), tcp_v6.as_fd(), record.as_fd()];
-            let request = Request::Register { epoch: state.epoch, policy: state.policy.clone() };
+            let request = Request::Register { epoch: state.epoch, policy: state.policy.clone(), upstream: state.upstream.clone() };
             match gate.ask(&request, &fds) {
                 Ok(_) => {
                     state.gate = Some(gate);

@@ -3,6 +3,7 @@
 use crate::args::RunArgs;
 use crate::exit::{FAILED, Failure};
 use crate::registries;
+use cofferdam_gate::upstream::Upstream;
 use cofferdam_lifecycle::gating::GateRequest;
 use cofferdam_model::NetworkLevel;
 use cofferdam_policy::egress::{Allow, Deny, Policy, PolicyFile, Presets, Source};
@@ -56,8 +57,14 @@ impl<'a> Wanted<'a> {
         if source.level == NetworkLevel::Isolated {
             return Ok((source.level, None));
         }
-        Ok((source.level, Some(GateRequest { policy, program: std::env::current_exe()? })))
+        Ok((source.level, Some(GateRequest { policy, upstream: upstream()?, program: std::env::current_exe()? })))
     }
+}
+
+/// The proxy that this host's environment names.
+fn upstream() -> Result<Option<Upstream>, Failure> {
+    let named = ["HTTPS_PROXY", "https_proxy"].iter().find_map(|name| std::env::var(name).ok()).filter(|text| !text.is_empty());
+    named.map(|text| text.parse::<Upstream>().map_err(|error| Failure::usage(format!("HTTPS_PROXY: {error}")))).transpose()
 }
 
 fn meaning(error: &cofferdam_policy::egress::PolicyFileError) -> Failure {
