@@ -22,7 +22,7 @@ use crate::publish::{Publish, Published};
 use crate::pump::Output;
 use crate::records::Records;
 use cofferdam_engine::{Directory, File};
-use cofferdam_engine::{Engine, EngineError, Forked, Mount, Observation, Sandbox, SandboxSpec, UnpluggedControl, Wiring};
+use cofferdam_engine::{Engine, EngineError, EngineEvent, Forked, Mount, Observation, Sandbox, SandboxSpec, UnpluggedControl, Wiring};
 use cofferdam_model::{ImageRef, Limits, Name, NetworkLevel, NewEvent, Phase, Reason, SandboxId, SandboxRecord};
 use cofferdam_store::{Durability, Store, StoreError};
 use cofferdam_trust::{User, VerifiedImage};
@@ -189,40 +189,18 @@ impl<'a> Supervisor<'a> {
             }
             None => None,
         };
-        // In a thread, and only once the sandbox sets itself up: before, every processor is busy with making it.
-        let intent = (self.data.database(), record.clone(), event(&record, &request.actor, "sandbox.created", None));
-        let (begin, begun) = std::sync::mpsc::channel();
-        let records = Records::open(move || {
-            // An error is the sender's end: the sandbox could not be made, and that is recorded too.
-            let _ = begun.recv();
-            open_with_intent(&intent.0, &intent.1, intent.2)
-        })?;
         let mut spec = sandbox_spec(&request, &directory, self.data);
         spec.wiring = gating.as_ref().map_or(Wiring::Nothing, Gating::wiring);
-        spec.forked = Forked::call(move || {
-            // Its thread has ended only if the database could not be opened, which it says itself.
-            let _ = begin.send(());
-        });
-        let created = self.engine.create(spec, event_sender).await;
-        let opened = records.opened().await;
-        let (sandbox, store) = match (created, opened) {
-            (Ok(sandbox), Ok(store)) => (sandbox, store),
-            (Ok(sandbox), Err(error)) => {
-                sandbox.delete().await?;
-                return Err(error);
-            }
-            (Err(error), Ok(store)) => {
-                let error = error.into();
-                fail_start(&mut record, &request.actor, &error, &store).await?;
-                return Err(error);
-            }
-            (Err(error), Err(_)) => return Err(error.into()),
-        };
+        let (sandbox, store) = self.make(spec, &mut record, &request.actor, event_sender).await?;
         if let Some(prepare) = self.prepare.take() {
             prepare(Arc::clone(&sandbox)).await;
         }
         let output = Arc::new(Output::new(LogWriter::new(&directory.join("logs"), request.log_bytes)));
-        let started = streams::start(&*sandbox, &mut request, &output).await;
+        let serving = published.serve(&sandbox).map_err(|source| SupervisorError::Io { what: "publish a port", source });
+        let started = match serving {
+            Ok(()) => streams::start(&*sandbox, &mut request, &output).await,
+            Err(error) => Err(error),
+        };
         let (process, pumps) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -231,8 +209,6 @@ impl<'a> Supervisor<'a> {
                 return Err(error);
             }
         };
-        let serve = published.serve(&sandbox);
-        serve.map_err(|source| SupervisorError::Io { what: "publish a port", source })?;
         record.phase = Phase::Running;
         record.started_at = Some(now());
         let defaults = Defaults::of(&request);
@@ -252,6 +228,43 @@ impl<'a> Supervisor<'a> {
         };
         let reason = running.supervise(&mut record, &store, self.ready.take()).await?;
         running.finish(record, reason, store, self.keep_root.take()).await
+    }
+
+    /// Makes the sandbox and commits the intent; after an error neither is there, or the record says that it failed.
+    async fn make(
+        &self,
+        mut spec: SandboxSpec,
+        record: &mut SandboxRecord,
+        actor: &str,
+        events: UnboundedSender<EngineEvent>,
+    ) -> Result<(Arc<dyn Sandbox>, Records), SupervisorError> {
+        // In a thread, and only once the sandbox sets itself up: before, every processor is busy with making it.
+        let intent = (self.data.database(), record.clone(), event(record, actor, "sandbox.created", None));
+        let (begin, begun) = std::sync::mpsc::channel();
+        let records = Records::open(move || {
+            // An error is the sender's end: the sandbox could not be made, and that is recorded too.
+            let _ = begun.recv();
+            open_with_intent(&intent.0, &intent.1, intent.2)
+        })?;
+        spec.forked = Forked::call(move || {
+            // Its thread has ended only if the database could not be opened, which it says itself.
+            let _ = begin.send(());
+        });
+        let created = self.engine.create(spec, events).await;
+        let opened = records.opened().await;
+        match (created, opened) {
+            (Ok(sandbox), Ok(store)) => Ok((sandbox, store)),
+            (Ok(sandbox), Err(error)) => {
+                sandbox.delete().await?;
+                Err(error)
+            }
+            (Err(error), Ok(store)) => {
+                let error = error.into();
+                fail_start(record, actor, &error, &store).await?;
+                Err(error)
+            }
+            (Err(error), Err(_)) => Err(error.into()),
+        }
     }
 }
 

@@ -5,10 +5,12 @@ use crate::context::{Context, data_path};
 use crate::exit::{Failure, UNHEALTHY};
 use crate::output::{one, table};
 use cofferdam_engine::conformance::{Kit, Made, ProbeResult};
-use cofferdam_engine::{Engine, MountSource};
+use cofferdam_engine::{Engine, GateSockets, MountSource, Wiring};
 use cofferdam_model::{Bytes, ImageRef};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -36,6 +38,7 @@ const SHOWN: &[(&str, &[&str])] = &[
     ("devices", &["device-list", "device-node", "mount-flags", "terminals"]),
     ("network rules", &["interfaces", "rules", "udp", "tcp-v4", "tcp-v6", "metadata", "dns"]),
     ("process limit", &["process-limit"]),
+    ("landlock", &["landlock"]),
     ("pid 1", &["pid-1-closed", "pid-1-survives", "descriptors"]),
 ];
 
@@ -102,9 +105,20 @@ fn examine(context: &Context, controls: &mut Vec<Control>) -> Result<(), Failure
 
 async fn show(kit: &Kit<'_>, controls: &mut Vec<Control>) {
     match probed(kit).await {
-        Ok(results) => controls.extend(SHOWN.iter().map(|(control, probes)| judge(control, probes, &results))),
+        Ok(results) => {
+            let missing: Vec<&str> = controls.iter().map(|control| control.control).collect();
+            let shown = SHOWN.iter().filter(|(control, _)| !missing.contains(control));
+            let judged: Vec<Control> = shown.map(|(control, probes)| judge(control, probes, &results)).collect();
+            controls.extend(judged);
+        }
         Err(why) => controls.push(Control { control: "sandbox", state: State::Misconfigured, detail: why }),
     }
+    controls.push(match gate(kit).await {
+        Ok(()) => {
+            Control { control: "gate", state: State::Enforced, detail: "a connection to a synthetic address came to its listener".into() }
+        }
+        Err(why) => Control { control: "gate", state: State::NotEnforceableHere, detail: why },
+    });
     let out_of_memory = limited(kit, Bytes::mebibytes(32), Bytes::mebibytes(8), "x=$(head -c 200000000 /dev/zero | tr '\\0' x)").await;
     controls.push(match out_of_memory {
         Ok(made) if made.observe().await.is_ok_and(|seen| seen.out_of_memory_kills > 0) => {
@@ -124,6 +138,24 @@ async fn show(kit: &Kit<'_>, controls: &mut Vec<Control>) {
         Ok(_) => Control { control: "disk limit", state: State::Enforced, detail: "a file beyond it met a full disk".into() },
         Err(why) => Control { control: "disk limit", state: State::NotEnforceableHere, detail: why },
     });
+}
+
+/// Whether the rules of a gated network can be made here, and lead where they should.
+async fn gate(kit: &Kit<'_>) -> Result<(), String> {
+    const SYNTHETIC: &str = "198.18.0.99:80";
+    let taken: Arc<Mutex<Option<GateSockets>>> = Arc::default();
+    let keep = Arc::clone(&taken);
+    let take = move |sockets| {
+        *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(sockets);
+        Ok(())
+    };
+    let made = kit.sandbox(|spec| spec.wiring = Wiring::Gate { open: false, take: Arc::new(take) }).await?;
+    made.main(&["/bin/bash", "-c", "exec 3<>/dev/tcp/198.18.0.99/80"]).await?;
+    made.delete().await?;
+    let sockets = taken.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or("no sockets were made")?;
+    let (accepted, _) = TcpListener::from(sockets.tcp_v4).accept().map_err(|error| format!("nothing came to the listener: {error}"))?;
+    let dialled = accepted.local_addr().map_err(|error| error.to_string())?.to_string();
+    if dialled == SYNTHETIC { Ok(()) } else { Err(format!("it came as {dialled}")) }
 }
 
 async fn probed(kit: &Kit<'_>) -> Result<Vec<ProbeResult>, String> {
