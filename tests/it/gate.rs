@@ -74,6 +74,10 @@ fn what_is_not_allowed_is_refused_and_nothing_is_asked_outside() {
             "another Host in the request line",
             "printf 'GET http://other.test/canary HTTP/1.1\\r\\nHost: site.test\\r\\n\\r\\n' | timeout 3 nc_ site.test 80",
         ),
+        (
+            "another Host in a second request",
+            "printf 'GET /first HTTP/1.1\\r\\nHost: site.test\\r\\n\\r\\nGET /canary HTTP/1.1\\r\\nHost: other.test\\r\\n\\r\\n' | timeout 3 nc_ site.test 80 | grep -q canary",
+        ),
         ("a tunnel", "printf 'CONNECT other.test:80 HTTP/1.1\\r\\nHost: site.test\\r\\n\\r\\n' | timeout 3 nc_ site.test 80"),
         (
             "another server name",

@@ -12,8 +12,19 @@ pub enum Head {
     More,
     /// No request, or one that is refused.
     Bad(&'static str),
-    /// A whole head, for this host; the port if one is said.
-    To(HostName, Option<u16>),
+    /// A whole head, for this host, with the port if one is said; and what follows it.
+    To(HostName, Option<u16>, Framing),
+}
+
+/// What follows a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// The next request.
+    Nothing,
+    /// A body of so many bytes.
+    Length(u64),
+    /// A body in chunks.
+    Chunks,
 }
 
 /// Looks at the bytes that a client has sent so far.
@@ -25,7 +36,7 @@ pub fn look(bytes: &[u8]) -> Head {
         return if plausible(bytes) { Head::More } else { Head::Bad("no HTTP/1 request") };
     };
     match parse(&bytes[..end]) {
-        Ok((host, port)) => Head::To(host, port),
+        Ok(((host, port), framing)) => Head::To(host, port, framing),
         Err(why) => Head::Bad(why),
     }
 }
@@ -38,7 +49,9 @@ fn plausible(bytes: &[u8]) -> bool {
     token && method.len() <= LONGEST_METHOD && !bytes.contains(&0)
 }
 
-fn parse(head: &[u8]) -> Result<(HostName, Option<u16>), &'static str> {
+type Authority = (HostName, Option<u16>);
+
+fn parse(head: &[u8]) -> Result<(Authority, Framing), &'static str> {
     let text = std::str::from_utf8(head).map_err(|_| "bytes in an HTTP head that are no text")?;
     let mut lines = text.split("\r\n");
     let request = lines.next().unwrap_or_default();
@@ -55,8 +68,29 @@ fn parse(head: &[u8]) -> Result<(HostName, Option<u16>), &'static str> {
     if method == "CONNECT" {
         return Err("a request to tunnel (CONNECT)");
     }
-    let mut host = None;
-    for line in lines {
+    let mut fields = Fields::default();
+    lines.try_for_each(|line| fields.take(line))?;
+    let host = authority(fields.host.ok_or("no Host")?)?;
+    let framing = fields.framing()?;
+    if target.starts_with('/') || target == "*" {
+        return Ok((host, framing));
+    }
+    let rest = target.strip_prefix("http://").ok_or("a request target in an unknown form")?;
+    let named = authority(rest.split(['/', '?']).next().unwrap_or(rest))?;
+    if named == host { Ok((host, framing)) } else { Err("a Host that is not the one in the request line") }
+}
+
+/// The header fields that say whom a request is for and where it ends.
+#[derive(Default)]
+struct Fields<'a> {
+    host: Option<&'a str>,
+    length: Option<&'a str>,
+    encoding: Option<&'a str>,
+    upgrade: Option<&'a str>,
+}
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, line: &'a str) -> Result<(), &'static str> {
         if line.starts_with([' ', '\t']) {
             return Err("a folded header line");
         }
@@ -64,20 +98,35 @@ fn parse(head: &[u8]) -> Result<(HostName, Option<u16>), &'static str> {
         if name.is_empty() || name.contains([' ', '\t']) {
             return Err("a header name with a space");
         }
-        if name.eq_ignore_ascii_case("host") && host.replace(value.trim_matches([' ', '\t'])).is_some() {
-            return Err("more than one Host");
+        let (place, twice) = match name.to_ascii_lowercase().as_str() {
+            "host" => (&mut self.host, "more than one Host"),
+            "content-length" => (&mut self.length, "more than one Content-Length"),
+            "transfer-encoding" => (&mut self.encoding, "more than one Transfer-Encoding"),
+            "upgrade" => (&mut self.upgrade, "more than one Upgrade"),
+            _ => return Ok(()),
+        };
+        if place.replace(value.trim_matches([' ', '\t'])).is_some() { Err(twice) } else { Ok(()) }
+    }
+
+    fn framing(&self) -> Result<Framing, &'static str> {
+        if self.upgrade.is_some() {
+            // Whether the server agrees is its answer's affair: what follows could be requests that nobody looks at.
+            return Err("a request for another protocol (Upgrade): where that is meant, the rule says protocol: tcp");
+        }
+        match (self.length, self.encoding) {
+            (Some(_), Some(_)) => Err("a Content-Length and a Transfer-Encoding"),
+            (None, Some(encoding)) if encoding.eq_ignore_ascii_case("chunked") => Ok(Framing::Chunks),
+            (None, Some(_)) => Err("a Transfer-Encoding that is not chunked"),
+            (Some(length), None) => {
+                let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
+                length.parse().ok().filter(|_| digits).map(Framing::Length).ok_or("a Content-Length that is none")
+            }
+            (None, None) => Ok(Framing::Nothing),
         }
     }
-    let host = authority(host.ok_or("no Host")?)?;
-    if target.starts_with('/') || target == "*" {
-        return Ok(host);
-    }
-    let rest = target.strip_prefix("http://").ok_or("a request target in an unknown form")?;
-    let named = authority(rest.split(['/', '?']).next().unwrap_or(rest))?;
-    if named == host { Ok(host) } else { Err("a Host that is not the one in the request line") }
 }
 
-fn authority(text: &str) -> Result<(HostName, Option<u16>), &'static str> {
+fn authority(text: &str) -> Result<Authority, &'static str> {
     const NONE: &str = "a Host that is none";
     let (host, port) = match text.split_once(':') {
         Some((host, port)) if port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -101,7 +150,7 @@ mod tests {
             ("GET http://example.com/x HTTP/1.1\r\nHost: example.com\r\n\r\n", "example.com", None),
             ("OPTIONS * HTTP/1.1\r\nHost: example.com.\r\n\r\n", "example.com", None),
         ] {
-            assert_eq!(look(text.as_bytes()), Head::To(host.parse().expect("a name"), port), "{text}");
+            assert_eq!(look(text.as_bytes()), Head::To(host.parse().expect("a name"), port, Framing::Nothing), "{text}");
             let end = text.find("\r\n\r\n").expect("an end") + 3;
             assert!((0..end).all(|end| look(&text.as_bytes()[..end]) == Head::More), "{text}");
         }
@@ -142,9 +191,9 @@ mod tests {
         fn any_bytes_are_survived(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400), lines in proptest::collection::vec("[A-Za-z-]{1,9}: [ -~]{0,20}", 0..5)) {
             let _ = look(&bytes);
             let head = |hosts: &str| format!("GET / HTTP/1.1\r\nHost: a.example\r\n{}{hosts}\r\n", lines.iter().fold(String::new(), |all, line| all + line + "\r\n"));
-            let others = lines.iter().any(|line| line.to_ascii_lowercase().starts_with("host:"));
+            let others = lines.iter().any(|line| ["host:", "upgrade:"].iter().any(|name| line.to_ascii_lowercase().starts_with(name)));
             let looked = look(head("").as_bytes());
-            proptest::prop_assert!(others || looked == Head::To("a.example".parse().expect("a name"), None), "{looked:?}");
+            proptest::prop_assert!(others || matches!(&looked, Head::To(name, None, _) if name.as_str() == "a.example"), "{looked:?}");
             proptest::prop_assert!(matches!(look(head("host: b.example\r\n").as_bytes()), Head::Bad(_)));
         }
     }

@@ -21,6 +21,7 @@ pub mod ledger;
 mod names;
 pub mod protocol;
 pub mod relay;
+pub mod requests;
 mod sandbox;
 pub mod server;
 pub mod upstream;

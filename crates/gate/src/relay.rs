@@ -26,6 +26,34 @@ pub async fn run(client: &TcpStream, server: &TcpStream, first: &[u8]) -> io::Re
     tokio::try_join!(carry(client, server), carry(server, client)).map(|_| ())
 }
 
+/// The same, and every byte of the client is looked at before it goes on.
+pub async fn run_looking(
+    client: &TcpStream,
+    server: &TcpStream,
+    first: &[u8],
+    look: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    write_all(server, first).await?;
+    tokio::try_join!(carry_looking(client, server, look), carry(server, client)).map(|_| ())
+}
+
+async fn carry_looking(from: &TcpStream, to: &TcpStream, mut look: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    loop {
+        from.readable().await?;
+        let read = BUFFER.with_borrow_mut(|buffer| {
+            let length = from.try_read(buffer)?;
+            look(&buffer[..length])?;
+            Ok::<_, io::Error>(buffer[..length].to_vec())
+        });
+        match read {
+            Ok(bytes) if bytes.is_empty() => return end(to),
+            Ok(bytes) => write_all(to, &bytes).await?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// One direction to its end, which is passed on.
 async fn carry(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
     let mut carried = 0;

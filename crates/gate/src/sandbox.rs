@@ -13,6 +13,7 @@ use crate::hello::{self, Hello};
 use crate::ledger::{Decision, Ledger, Verdict};
 use crate::names::{Names, is_synthetic};
 use crate::relay;
+use crate::requests::{self, Requests};
 use crate::upstream::Upstream;
 use cofferdam_policy::egress::{Denial, HostName, Permit, Policy, Protocol};
 use std::collections::HashMap;
@@ -342,11 +343,12 @@ async fn serve_one(
     // Whatever ends this task early ends the connection with a reset.
     reset(&client);
     let _ = client.set_nodelay(true);
-    if let Some((server, first)) = open(&state, &mut client, &to, port).await {
-        reset(&server);
-        if relay::run(&client, &server, &first).await.is_ok() {
+    if let Some(opened) = open(&state, &mut client, &to, port).await {
+        let server = &opened.server;
+        reset(server);
+        if carry(&state, &client, &opened, &to, port).await.is_ok() {
             // Both directions have ended well: what is on its way arrives.
-            for stream in [&client, &server] {
+            for stream in [&client, server] {
                 let _ = socket2::SockRef::from(stream).set_linger(None);
             }
         }
@@ -354,8 +356,34 @@ async fn serve_one(
     lock(&state.live).remove(&id);
 }
 
+/// A connection that was allowed, and made.
+struct Opened {
+    server: TcpStream,
+    /// What the client has sent already.
+    first: Vec<u8>,
+    rule: String,
+    protocol: Protocol,
+}
+
+/// Relays; of plain HTTP every request is looked at.
+async fn carry(state: &State, client: &TcpStream, opened: &Opened, to: &Destination, port: u16) -> std::io::Result<()> {
+    let Opened { server, first, rule, protocol } = opened;
+    let (Protocol::Http, Destination::Name(name)) = (protocol, to) else {
+        return relay::run(client, server, first).await;
+    };
+    let mut requests = Requests::new(name.clone(), port);
+    let mut look = |bytes: &[u8]| {
+        requests.take(bytes).map_err(|why| {
+            state.deny(to, port, protocol.name(), Some(rule.clone()), why.clone());
+            std::io::Error::new(std::io::ErrorKind::PermissionDenied, why)
+        })
+    };
+    look(first)?;
+    relay::run_looking(client, server, first, look).await
+}
+
 /// Decides, looks at the first bytes, records, dials. None: it was denied or failed, and that is on record.
-async fn open(state: &State, client: &mut TcpStream, to: &Destination, port: u16) -> Option<(TcpStream, Vec<u8>)> {
+async fn open(state: &State, client: &mut TcpStream, to: &Destination, port: u16) -> Option<Opened> {
     let policy = state.policy();
     let permit = match to.decide(&policy, port) {
         Ok(permit) => permit,
@@ -387,7 +415,7 @@ async fn open(state: &State, client: &mut TcpStream, to: &Destination, port: u16
         Destination::Address(address) => dial::to_address(way, *address, port).await,
     };
     match dialled {
-        Ok(server) => Some((server, first)),
+        Ok(server) => Some(Opened { server, first, rule: permit.rule.clone(), protocol: permit.protocol }),
         Err(DialError::Denied(why)) => {
             state.deny(to, port, protocol, rule, why);
             None
@@ -414,10 +442,9 @@ async fn first_bytes(client: &mut TcpStream, to: &Destination, port: u16, protoc
             Protocol::Http => match head::look(&bytes) {
                 Head::More => false,
                 Head::Bad(why) => return Err(why.to_owned()),
-                Head::To(name, named) => {
-                    same(to, &name)?;
-                    let named = named.unwrap_or(80);
-                    if named == port { true } else { return Err(format!("a Host with port {named}")) }
+                Head::To(name, named, _) => {
+                    let Destination::Name(allowed) = to else { return Ok(bytes) };
+                    requests::check(&name, named, allowed, port).map(|()| true)?
                 }
             },
             Protocol::Ssh => match b"SSH-2.0-".iter().zip(&bytes).all(|(wanted, sent)| wanted == sent) {
