@@ -13,6 +13,7 @@
 
 pub mod client;
 pub mod confine;
+mod destination;
 mod dial;
 pub mod dns;
 pub mod head;
