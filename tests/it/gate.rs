@@ -240,6 +240,33 @@ fn an_upstream_proxy_is_asked_for_what_was_checked() {
     assert_eq!(place.lab.asked_proxy(), ["93.184.0.2:8080", "only-the-proxy-knows.test:8080"]);
 }
 
+/// Decisions outlive the supervisor that was to put them into the database: each is there once.
+#[test]
+fn a_killed_supervisors_decisions_are_swept_into_the_record() {
+    let place = Place::new();
+    let script = "getent hosts early.test; sleep 1.2; getent hosts late.test; echo asked; sleep 60";
+    let mut command = place.lab.command(&place.home, &["run", "--allow", "site.test", "--", "sh", "-c", script]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("starts");
+    let mut word = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut word).expect("reads");
+    let found = std::process::Command::new("pgrep").args(["-f", "early.test; sleep 1.2"]).output().expect("pgrep runs");
+    for pid in String::from_utf8_lossy(&found.stdout).split_whitespace() {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if name.trim() == "cofferdam" {
+            let _ = std::process::Command::new("kill").args(["-9", pid]).status();
+        }
+    }
+    child.wait().expect("ends");
+    place.home.ok(&["prune"]);
+    let log: serde_json::Value = serde_json::from_str(&place.home.ok(&["policy", "log", "-o", "json"])).expect("JSON");
+    let counted = |host: &str| -> u64 {
+        let events = log.as_array().into_iter().flatten().filter(|event| event["data"]["host"] == host);
+        events.filter_map(|event| event["data"]["count"].as_u64()).sum()
+    };
+    // For each name an A and an AAAA question.
+    assert_eq!((counted("early.test"), counted("late.test")), (2, 2), "{log:#}");
+}
+
 #[test]
 fn a_policy_is_learned() {
     let place = Place::new();

@@ -29,6 +29,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What a gate says when it can be connected to.
 pub const READY: &str = "ready";
 const TRIES: u32 = 5;
+/// The record of a sandbox, in its directory.
+const RECORD: &str = "gate.log";
+/// How much of it is in the database.
+const TAKEN: &str = "gate.taken";
 
 /// What a sandbox's network needs.
 #[derive(Clone, Debug)]
@@ -81,7 +85,7 @@ pub struct Seen {
 impl Gating {
     /// Finds the gate, or starts it, before there is anything to serve.
     pub fn begin(data: &DataDir, directory: &Path, request: GateRequest) -> io::Result<Arc<Self>> {
-        let record = directory.join("gate.log");
+        let record = directory.join(RECORD);
         File::options().create(true).append(true).open(&record)?;
         let GateRequest { policy, upstream, program } = request;
         write_policy(&record, &policy)?;
@@ -191,6 +195,12 @@ impl Gating {
         events
     }
 
+    /// What was taken over is committed: it need not be taken over again, whatever becomes of this process.
+    pub fn taken(&self) {
+        let read = self.lock().read;
+        let _ = std::fs::write(self.record.with_file_name(TAKEN), read.to_string());
+    }
+
     /// Makes the gate write down what it has counted, and lets go of it.
     pub fn finish(&self) {
         let state = self.lock();
@@ -254,9 +264,10 @@ fn event_of(line: &Line, subject: &str) -> NewEvent {
     }
 }
 
-/// What a killed supervisor did not take over any more: the whole record, for the sweep. Repeats what it had taken over.
+/// What a killed supervisor did not take over any more, for the sweep.
 pub fn leftover_record(directory: &Path, subject: &str) -> Vec<NewEvent> {
-    let lines = read_lines(&directory.join("gate.log"), &mut 0).unwrap_or_default();
+    let taken = std::fs::read_to_string(directory.join(TAKEN)).ok().and_then(|text| text.parse().ok());
+    let lines = read_lines(&directory.join(RECORD), &mut taken.unwrap_or(0)).unwrap_or_default();
     lines.iter().map(|line| event_of(line, subject)).collect()
 }
 

@@ -4,6 +4,7 @@
 //! from before anything is made until everything is gone.
 
 use crate::data::{DataDir, now};
+use crate::gating::leftover_record;
 use cofferdam_engine::Engine;
 use cofferdam_model::{NewEvent, Phase, Reason, SandboxId, SandboxRecord};
 use cofferdam_store::{Durability, Store, StoreError};
@@ -98,7 +99,9 @@ async fn sweep_one(
         reason: Some(Reason::SupervisorLost.name().into()),
         data: serde_json::Value::Null,
     };
-    store.sandbox_update(&ended, &[event], Durability::Full)?;
+    let mut events = leftover_record(&data.sandbox(id), &event.subject);
+    events.push(event);
+    store.sandbox_update(&ended, &events, Durability::Full)?;
     if !keep {
         remove_directory(&data.sandbox(id), swept);
     }

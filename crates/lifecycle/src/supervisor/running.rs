@@ -135,6 +135,7 @@ impl Running {
         let events = gating.take_record(&format!("sandbox:{}", record.id));
         if !events.is_empty() {
             store.run(move |store| store.event_insert(&events)).await?;
+            gating.taken();
         }
         Ok(())
     }
