@@ -159,3 +159,18 @@ fn a_published_port_leads_inside() {
         assert!(ended.code == 125 && ended.err.contains("--publish"), "{ended:?}");
     }
 }
+
+/// What a monitor needed to make its sandbox does not stay, not even as a zombie.
+#[test]
+fn a_monitor_has_one_child() {
+    let home = Home::new();
+    let id = home.ok(&["run", "-d", "--name", "one", "--", "sleep", "600"]).trim().to_owned();
+    let found = std::process::Command::new("pgrep").args(["-f", &format!("monitor --id {id}")]).output().expect("pgrep runs");
+    let monitor = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+    let children = || {
+        let found = std::process::Command::new("pgrep").args(["-P", &monitor]).output().expect("pgrep runs");
+        String::from_utf8_lossy(&found.stdout).lines().count()
+    };
+    eventually("only pid 1 of the sandbox is left", || children() == 1);
+    home.ok(&["rm", "-f", "one"]);
+}

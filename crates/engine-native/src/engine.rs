@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What every sandbox of this process shares.
@@ -122,6 +123,17 @@ impl NativeEngine {
     }
 }
 
+/// Collects a spawner that was let go. Not at once: a short run ends before, and leaves that to the kernel.
+async fn collect_spawner(host: Arc<Host>) {
+    const PAUSE: Duration = Duration::from_millis(100);
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        if host.spawner.get().is_none_or(Spawner::collect) {
+            return;
+        }
+    }
+}
+
 #[async_trait]
 impl Engine for NativeEngine {
     fn capabilities(&self) -> Capabilities {
@@ -138,6 +150,7 @@ impl Engine for NativeEngine {
         let (launched, spec) = if self.one {
             let launched = launch(&spec, &self.host)?;
             self.host.spawner()?.finish();
+            tokio::spawn(collect_spawner(Arc::clone(&self.host)));
             (launched, spec)
         } else {
             let host = Arc::clone(&self.host);

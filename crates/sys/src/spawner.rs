@@ -7,6 +7,7 @@ use crate::{Error, INIT_PROGRAM, Result};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// A running spawner. It ends when this is dropped.
@@ -14,7 +15,8 @@ use std::sync::{Mutex, PoisonError};
 pub struct Spawner {
     /// One request at a time.
     socket: Mutex<Option<OwnedFd>>,
-    pid: libc::pid_t,
+    /// 0 once it has been collected.
+    pid: AtomicI32,
 }
 
 /// A new process that sets its sandbox up and waits for GO. Its parent is the calling process.
@@ -42,7 +44,7 @@ impl Spawner {
         let program = sealed_file("cofferdam-init", INIT_PROGRAM, true)?;
         let (socket, theirs) = pair()?;
         let pid = execute(program.as_fd(), theirs.as_fd())?;
-        Ok(Self { socket: Mutex::new(Some(socket)), pid })
+        Ok(Self { socket: Mutex::new(Some(socket)), pid: AtomicI32::new(pid) })
     }
 
     /// Clones a process into new namespaces of every kind but the network's, which it enters. `control` is its end of a socket pair,
@@ -94,14 +96,28 @@ impl Spawner {
     pub fn finish(&self) {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
+
+    /// Collects it if it has ended; true if there is nothing left to collect. Does not wait.
+    pub fn collect(&self) -> bool {
+        self.wait(libc::WNOHANG)
+    }
+
+    fn wait(&self, options: i32) -> bool {
+        let pid = self.pid.load(Ordering::Relaxed);
+        // SAFETY: no status is asked for. An error says that someone else has collected it.
+        let gone = pid == 0 || unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL | options) } != 0;
+        if gone {
+            self.pid.store(0, Ordering::Relaxed);
+        }
+        gone
+    }
 }
 
 impl Drop for Spawner {
     fn drop(&mut self) {
         // Closing the socket ends it at once.
         self.socket.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        // SAFETY: no status is asked for. Interrupted or collected by someone else: nothing is left to do.
-        unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), libc::__WALL) };
+        self.wait(0);
     }
 }
 

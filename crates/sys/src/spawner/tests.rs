@@ -30,7 +30,7 @@ fn what_does_not_fit_is_refused_before_it_is_sent() {
 #[test]
 fn it_ends_with_its_supervisor_and_has_no_environment() {
     let spawner = Spawner::start().expect("starts");
-    let pid = spawner.pid;
+    let pid = spawner.pid.load(Ordering::Relaxed);
     // It is executed by the time `start` returns; what is read here belongs to root, as it is not dumpable.
     if rustix::process::geteuid().is_root() {
         assert_eq!(std::fs::read(format!("/proc/{pid}/environ")).expect("readable"), b"");
