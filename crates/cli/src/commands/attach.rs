@@ -1,12 +1,15 @@
 //! `cofferdam attach`: the streams of a running sandbox's main process, from now on.
 
 use crate::args::Global;
+use crate::commands::wait::until_final;
 use crate::context::Context;
 use crate::exit::{FAILED_TO_RUN, Failure};
 use crate::terminal::{self, Raw};
 use cofferdam_lifecycle::control::{Client, ClientError, Incoming, PIECE_ERROR, Reply, Request};
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const CTRL_P: u8 = 0x10;
 const CTRL_Q: u8 = 0x11;
@@ -18,21 +21,29 @@ pub fn run(global: Global, reference: &str) -> Result<ExitCode, Failure> {
     let record = Context::find(&mut store, reference)?;
     let client = context.connect(&record)?;
     client.send(&Request::Attach, &[])?;
+    let left = Arc::new(AtomicBool::new(false));
     let raw = if terminal::is_interactive() { Some(Raw::enter()?) } else { None };
     if raw.is_some() {
         let (rows, columns) = terminal::size();
         client.send(&Request::Resize { rows, columns }, &[])?;
         let input = client.try_clone()?;
-        std::thread::Builder::new().name("input".into()).spawn(move || send_keys(&input))?;
+        let left = Arc::clone(&left);
+        std::thread::Builder::new().name("input".into()).spawn(move || send_keys(&input, &left))?;
     }
     let code = show(&client);
     drop(raw);
+    let code = match code? {
+        Some(code) => code,
+        None if left.load(Ordering::Relaxed) => 0,
+        // The supervisor ended before it could say so here: the record does.
+        None => until_final(&context, &mut store, record)?.exit_code.unwrap_or(i32::from(FAILED_TO_RUN)),
+    };
     std::mem::forget(store);
-    code
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(FAILED_TO_RUN)))
 }
 
 /// Until Ctrl-P Ctrl-Q, which leaves the sandbox running.
-fn send_keys(client: &Client) {
+fn send_keys(client: &Client, left: &AtomicBool) {
     let mut keys = io::stdin().lock();
     let mut buffer = [0u8; 1024];
     let mut held = false;
@@ -41,6 +52,7 @@ fn send_keys(client: &Client) {
         for key in &buffer[..length] {
             match (held, *key) {
                 (true, CTRL_Q) => {
+                    left.store(true, Ordering::Relaxed);
                     let _ = rustix::net::shutdown(client, rustix::net::Shutdown::Both);
                     return;
                 }
@@ -60,7 +72,8 @@ fn send_keys(client: &Client) {
     }
 }
 
-fn show(client: &Client) -> Result<ExitCode, Failure> {
+/// Until the end: the exit status, if it was told.
+fn show(client: &Client) -> Result<Option<i32>, Failure> {
     loop {
         match client.receive() {
             Ok(Incoming::Piece(PIECE_ERROR, bytes)) => io::stderr().write_all(&bytes)?,
@@ -69,9 +82,9 @@ fn show(client: &Client) -> Result<ExitCode, Failure> {
                 out.write_all(&bytes)?;
                 out.flush()?;
             }
-            Ok(Incoming::Reply(Reply::Exited { code, .. }, _)) => return Ok(ExitCode::from(u8::try_from(code).unwrap_or(FAILED_TO_RUN))),
+            Ok(Incoming::Reply(Reply::Exited { code, .. }, _)) => return Ok(Some(code)),
             Ok(Incoming::Reply(..)) => {}
-            Err(ClientError::Ended) => return Ok(ExitCode::SUCCESS),
+            Err(ClientError::Ended) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
     }
