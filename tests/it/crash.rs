@@ -3,8 +3,13 @@
 use cofferdam_tests::{Home, eventually};
 use std::process::{Command, Stdio};
 
+/// Kills, and waits until the process has let go of everything: a lock that it still holds keeps a sweep away.
 fn kill_9(pid: u32) {
     Command::new("kill").args(["-9", &pid.to_string()]).status().expect("sent");
+    cofferdam_tests::eventually("the killed process is gone", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
+    });
 }
 
 fn monitor_pid(home: &Home) -> u32 {
