@@ -123,7 +123,8 @@ async fn terminal(kit: &Kit<'_>) -> Verdict {
 async fn exec_joins(kit: &Kit<'_>) -> Verdict {
     let made = kit.sandbox(|_| {}).await?;
     let _main = made.start(&["/bin/sh", "-c", "echo here > /tmp/mark; exec sleep 60"]).await?;
-    let ran = made.exec(&["/bin/sh", "-c", "cat /tmp/mark; exit 9"]).await?;
+    let wait = "until grep -q here /tmp/mark 2>/dev/null; do sleep 0.01; done; cat /tmp/mark; exit 9";
+    let ran = made.exec(&["/bin/sh", "-c", wait]).await?;
     made.delete().await?;
     expect(ran.out == "here\n" && ran.status == ExitStatus::Code(9), || format!("{ran:?}"))
 }
