@@ -82,6 +82,8 @@ fn attach_and_detach() {
     tmux.keys(&["echo in''side", "Enter"]);
     tmux.shows("inside");
     tmux.keys(&["C-p", "C-q"]);
+    // What is typed before it has let go of the terminal is typed to it.
+    std::thread::sleep(std::time::Duration::from_millis(1000));
     tmux.keys(&["echo out''side", "Enter"]);
     tmux.shows("outside");
     assert!(home.ok(&["ps"]).contains("running"));
