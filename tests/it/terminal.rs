@@ -83,7 +83,7 @@ fn attach_and_detach() {
     tmux.shows("inside");
     tmux.keys(&["C-p", "C-q"]);
     // What is typed before it has let go of the terminal is typed to it.
-    std::thread::sleep(std::time::Duration::from_millis(1000));
+    std::thread::sleep(std::time::Duration::from_secs(1));
     tmux.keys(&["echo out''side", "Enter"]);
     tmux.shows("outside");
     assert!(home.ok(&["ps"]).contains("running"));
