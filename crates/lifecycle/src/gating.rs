@@ -150,7 +150,7 @@ impl Gating {
                     let peek = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
                     match rustix::net::recv(watched.get_ref(), &mut byte[..], peek) {
                         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => ready.clear_ready(),
-                        Ok((_, length)) if length > 0 => {}
+                        // The end; or an answer that nobody asked for, which is no gate of ours.
                         _ => return,
                     }
                 }
@@ -173,8 +173,9 @@ impl Gating {
         let mut state = self.lock();
         let gate = state.gate.as_ref().ok_or_else(|| io::Error::other("no gate"))?;
         let done = gate.ask(&Request::Replace { policy: policy.clone() }, &[])?;
-        write_policy(&self.record, &policy)?;
+        // It is in force: a gate that takes over has to get this one, whatever becomes of the file.
         state.policy = policy;
+        write_policy(&self.record, &state.policy)?;
         Ok(done)
     }
 
