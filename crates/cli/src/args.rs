@@ -1,7 +1,9 @@
 //! What can be typed.
 
+mod image;
 mod run;
 
+pub use image::{BuildArgs, ImageVerb, ImportArgs, LoadArgs, PullArgs, TrustArgs, VerifyArgs};
 pub use run::{MonitorArgs, RunArgs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -116,6 +118,9 @@ pub enum Verb {
     Rm(RmArgs),
     /// Remove every ended sandbox and what dead supervisors left.
     Prune,
+    /// Images: pull, verify, build, list.
+    #[command(subcommand)]
+    Image(ImageVerb),
     /// Tasks: run, validate, list.
     #[command(subcommand)]
     Task(TaskVerb),

@@ -5,6 +5,11 @@ use cofferdam_engine::{EngineError, ErrorKind, MountError};
 use cofferdam_lifecycle::control::ClientError;
 use cofferdam_lifecycle::{DataError, SupervisorError};
 use cofferdam_store::StoreError;
+use cofferdam_trust::content::ContentError;
+use cofferdam_trust::layout::LayoutError;
+use cofferdam_trust::pull::PullError;
+use cofferdam_trust::push::PushError;
+use cofferdam_trust::verify::{TrustFileError, VerifyError};
 use cofferdam_trust::{ImageError, ToolchainError, UserError};
 use std::process::ExitCode;
 
@@ -139,6 +144,12 @@ failed! {
     StoreError => "database",
     ImageError => "image",
     UserError => "user",
+    PullError => "image",
+    LayoutError => "image",
+    PushError => "image",
+    VerifyError => "verification",
+    TrustFileError => "trust_policy",
+    ContentError => "image_store",
     ToolchainError => "toolchain",
     MountError => "mount",
     std::io::Error => "io",

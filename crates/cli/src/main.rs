@@ -9,6 +9,7 @@ mod commands;
 mod context;
 mod exit;
 mod host;
+mod images;
 mod output;
 mod registries;
 mod terminal;

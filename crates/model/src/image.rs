@@ -1,5 +1,11 @@
 //! What a sandbox starts from, as users name it.
 
+mod digest;
+mod reference;
+
+pub use digest::{Digest, DigestError};
+pub use reference::{HUB, Reference, ReferenceError};
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -11,28 +17,34 @@ use std::str::FromStr;
 pub enum ImageRef {
     /// The host's own `/usr`, read-only.
     Host,
-    /// A directory that holds a root file system: a path with a slash.
+    /// A directory: a path with a slash. It holds a root file system, or an OCI image layout.
     Directory(PathBuf),
-    /// A reference to a registry.
-    Registry(String),
+    /// A reference to a registry, or to an image that was built or loaded here.
+    Registry(Reference),
 }
 
 /// Text that names no image.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an image: use host, a directory (./rootfs, /srv/rootfs) or a registry reference")]
-pub struct ImageRefError(String);
+pub enum ImageRefError {
+    /// Nothing, or control characters.
+    #[error("{0:?} is not an image: use host, a directory (./rootfs, /srv/rootfs) or a reference such as python:3.12")]
+    NoImage(String),
+    /// Not a reference.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+}
 
 impl FromStr for ImageRef {
     type Err = ImageRefError;
 
     fn from_str(text: &str) -> Result<Self, ImageRefError> {
-        let plain = !text.is_empty() && text.chars().all(|c| !c.is_control());
+        if text.is_empty() || text.chars().any(char::is_control) {
+            return Err(ImageRefError::NoImage(text.to_owned()));
+        }
         match text {
-            _ if !plain => Err(ImageRefError(text.to_owned())),
             "host" => Ok(Self::Host),
             _ if text.starts_with(['/', '.']) => Ok(Self::Directory(PathBuf::from(text))),
-            _ if text.chars().all(|c| c.is_ascii_alphanumeric() || "./:@_-".contains(c)) => Ok(Self::Registry(text.to_owned())),
-            _ => Err(ImageRefError(text.to_owned())),
+            _ => Ok(Self::Registry(text.parse()?)),
         }
     }
 }
@@ -56,7 +68,7 @@ impl fmt::Display for ImageRef {
         match self {
             Self::Host => f.write_str("host"),
             Self::Directory(path) => write!(f, "{}", path.display()),
-            Self::Registry(reference) => f.write_str(reference),
+            Self::Registry(reference) => write!(f, "{reference}"),
         }
     }
 }

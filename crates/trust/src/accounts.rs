@@ -1,9 +1,11 @@
 //! Users and groups inside a sandbox.
 
+use crate::unpack::{Found, Lowers};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use std::fmt::Write as _;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 /// The default user's id (and group id).
 pub const DEFAULT_ID: u32 = 10001;
@@ -59,6 +61,17 @@ impl Accounts {
     pub fn of_image(root: BorrowedFd<'_>) -> Self {
         let passwd = read_inside(root, "etc/passwd").unwrap_or_else(|| STANDARD_USERS.to_owned());
         let group = read_inside(root, "etc/group").unwrap_or_else(|| STANDARD_GROUPS.to_owned());
+        Self::with_default_user(passwd, group)
+    }
+
+    /// The same of an image in layers.
+    pub fn of_layers(layers: &Lowers) -> Self {
+        let read = |path: &str| match layers.look(Path::new(path)) {
+            Ok(Found::File(_, fd)) => text_of(fd.into()),
+            _ => None,
+        };
+        let passwd = read("etc/passwd").unwrap_or_else(|| STANDARD_USERS.to_owned());
+        let group = read("etc/group").unwrap_or_else(|| STANDARD_GROUPS.to_owned());
         Self::with_default_user(passwd, group)
     }
 
@@ -151,7 +164,10 @@ fn id_of(text: &str) -> Option<u32> {
 fn read_inside(root: BorrowedFd<'_>, path: &str) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS).ok()?;
-    let file = std::fs::File::from(fd);
+    text_of(fd.into())
+}
+
+fn text_of(file: std::fs::File) -> Option<String> {
     let metadata = file.metadata().ok()?;
     if !metadata.is_file() || metadata.len() > LARGEST_FILE {
         return None;

@@ -1,8 +1,12 @@
 //! A verified image: where its bytes are and why they may be trusted.
 
 use crate::accounts::{Accounts, User, UserError};
+use crate::content::{Content, ImageRecord};
 use crate::host;
+use crate::oci::RunConfig;
+use crate::unpack::{Found, Lowers};
 use cofferdam_model::ImageRef;
+use cofferdam_model::image::{Digest, Reference};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -15,6 +19,13 @@ pub enum Origin {
     Host,
     /// A directory named by the user. Trusted as the user's own files are.
     Directory(PathBuf),
+    /// The image store. Trusted for the reason that its record gives.
+    Store {
+        /// Its name.
+        reference: Reference,
+        /// Its manifest's digest.
+        digest: Digest,
+    },
 }
 
 /// A tree of the host that the image shows read-only, at the same path.
@@ -32,6 +43,7 @@ pub struct VerifiedImage {
     trees: Vec<HostTree>,
     accounts: Accounts,
     path_value: String,
+    config: RunConfig,
 }
 
 /// Why an image cannot be used.
@@ -59,11 +71,19 @@ pub enum ImageError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// A registry reference.
-    #[error("image {reference}: this release starts sandboxes from host or from a directory; unpack the image and name the directory")]
-    Registry {
-        /// The reference.
-        reference: String,
+    /// Not in the store.
+    #[error("image {reference} is not here; pull it: cofferdam image pull {reference}")]
+    Missing {
+        /// The image.
+        reference: Reference,
+    },
+    /// A layer of it is not in the store any more, or not known to be whole after a crash of the host.
+    #[error("image {reference}: layer {layer} is not in the store any more; pull the image again: cofferdam image pull {reference}")]
+    Incomplete {
+        /// The image.
+        reference: Reference,
+        /// The layer's digest.
+        layer: Digest,
     },
 }
 
@@ -93,9 +113,22 @@ impl VerifiedImage {
         &self.accounts
     }
 
-    /// A user by name or number, as `NAME[:GROUP]` or `UID[:GID]`; None is the default user.
+    /// How its processes are started, where nothing else is said.
+    pub const fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// Whether one of its layers has a directory there, no link on the way.
+    pub fn has_directory(&self, path: &Path) -> bool {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        matches!(Lowers::new(self.layers.clone()).look(inside), Ok(Found::Directory(_)))
+    }
+
+    /// A user by name or number, as `NAME[:GROUP]` or `UID[:GID]`; None is the image's own, else the default user. An image that
+    /// names none does not get root for it.
     pub fn user(&self, text: Option<&str>) -> Result<User, UserError> {
-        self.accounts.resolve(text)
+        let own = Some(self.config.user.as_str()).filter(|user| !user.is_empty());
+        self.accounts.resolve(text.or(own))
     }
 
     /// Shows more trees of the host, read-only, with directories put in front of PATH.
@@ -116,7 +149,11 @@ pub fn resolve(reference: &ImageRef, data: &Path) -> Result<VerifiedImage, Image
     match reference {
         ImageRef::Host => host_image(data),
         ImageRef::Directory(path) => directory_image(path),
-        ImageRef::Registry(reference) => Err(ImageError::Registry { reference: reference.clone() }),
+        ImageRef::Registry(reference) => {
+            let content = Content::of(data);
+            let record = content.record(reference).ok_or_else(|| ImageError::Missing { reference: reference.clone() })?;
+            stored_image(&content, &record)
+        }
     }
 }
 
@@ -130,6 +167,7 @@ fn host_image(data: &Path) -> Result<VerifiedImage, ImageError> {
         trees: host::trees(),
         accounts: Accounts::standard(),
         path_value: host::PATH_VALUE.to_owned(),
+        config: RunConfig::default(),
     })
 }
 
@@ -151,7 +189,36 @@ fn directory_image(path: &Path) -> Result<VerifiedImage, ImageError> {
         trees: Vec::new(),
         accounts,
         path_value: host::PATH_VALUE.to_owned(),
+        config: RunConfig::default(),
     })
+}
+
+/// An image of the store. Its layers cannot be collected as long as the result lives.
+pub fn stored_image(content: &Content, record: &ImageRecord) -> Result<VerifiedImage, ImageError> {
+    let open = |layer: &crate::content::LayerRecord| {
+        let gone = || ImageError::Incomplete { reference: record.reference.clone(), layer: layer.digest.clone() };
+        content.open_layer(&layer.directory).map(Arc::new).ok_or_else(gone)
+    };
+    let layers: Vec<Arc<OwnedFd>> = record.layers.iter().rev().map(open).collect::<Result<_, _>>()?;
+    let path_value = record.config.env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(host::PATH_VALUE).to_owned();
+    Ok(VerifiedImage {
+        origin: Origin::Store { reference: record.reference.clone(), digest: record.digest.clone() },
+        accounts: Accounts::of_layers(&Lowers::new(layers.clone())),
+        layers: if layers.is_empty() { vec![Arc::new(empty_layer(content, record)?)] } else { layers },
+        trees: Vec::new(),
+        path_value,
+        config: record.config.clone(),
+    })
+}
+
+/// An image without layers (`FROM scratch`) still has a root.
+fn empty_layer(content: &Content, record: &ImageRecord) -> Result<OwnedFd, ImageError> {
+    let path = content.directory("layers").map(|layers| layers.join("empty"));
+    let made = path.ok().and_then(|path| {
+        let _ = std::fs::create_dir(&path);
+        open_directory(&path).ok()
+    });
+    made.ok_or_else(|| ImageError::Incomplete { reference: record.reference.clone(), layer: record.digest.clone() })
 }
 
 fn open_directory(path: &Path) -> std::io::Result<OwnedFd> {

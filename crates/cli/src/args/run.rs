@@ -1,6 +1,6 @@
 //! Arguments of `run`.
 
-use super::key_value;
+use super::{TrustArgs, key_value};
 use clap::Args;
 use cofferdam_model::{Bytes, Cpus, Difficulty, ImageRef, Name, NetworkLevel, Span};
 use std::path::PathBuf;
@@ -9,7 +9,8 @@ const REACH: &str = "What it may reach: isolated, package_only, limited_web, ful
 
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// What the sandbox starts from: host, or a directory that holds a root file system.
+    /// What the sandbox starts from: host, an image such as python:3.12 (pulled if it is not here), or a directory that holds a root
+    /// file system or an OCI image layout.
     #[arg(long, default_value = "host", value_name = "IMAGE")]
     pub image: ImageRef,
     /// Name: [a-z0-9-], 63 characters at most.
@@ -71,10 +72,10 @@ pub struct RunArgs {
     /// File of K=V lines.
     #[arg(long = "env-file", value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
-    /// Working directory inside [default: /workspace].
+    /// Working directory inside [default: the image's, else /workspace].
     #[arg(short = 'w', long, value_name = "DIR")]
     pub workdir: Option<String>,
-    /// User inside [default: agent, 10001].
+    /// User inside [default: the image's, else agent, 10001].
     #[arg(short, long, value_name = "UID[:GID]")]
     pub user: Option<String>,
     /// Keep standard input open when detached.
@@ -95,7 +96,9 @@ pub struct RunArgs {
     /// Collect files of /workspace when it has ended, such as 'output/**'.
     #[arg(long = "artifact", value_name = "GLOB")]
     pub artifacts: Vec<String>,
-    /// Command and arguments.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+    /// Command and arguments [default: the image's].
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<String>,
 }

@@ -2,6 +2,7 @@
 
 mod attach;
 mod bench;
+mod build;
 mod completion;
 mod cp;
 mod doctor;
@@ -11,6 +12,7 @@ mod escape_test;
 mod events;
 mod exec;
 mod gate;
+mod image;
 mod inspect;
 mod logs;
 mod monitor;
@@ -58,6 +60,7 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
         Verb::Task(TaskVerb::Run(arguments)) => task::run(global, &arguments).map_err(Failure::while_running),
         Verb::Task(TaskVerb::Validate { task }) => task::validate(global, &task),
         Verb::Task(TaskVerb::List { task }) => task::list(global, task.as_ref()),
+        Verb::Image(verb) => image::run(global, verb),
         Verb::Engine(EngineVerb::Ls) => engine::ls(global),
         Verb::Doctor(arguments) => doctor::run(global, &arguments),
         Verb::EscapeTest(arguments) => escape_test::run(global, &arguments),

@@ -11,7 +11,7 @@ use cofferdam_lifecycle::publish::Publish;
 use cofferdam_lifecycle::supervisor::{LOG_BYTES, Request, Streams};
 use cofferdam_model::task::LimitChanges;
 use cofferdam_model::{Limits, SandboxId};
-use cofferdam_trust::{User, VerifiedImage};
+use cofferdam_trust::{RunConfig, User, VerifiedImage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// Builds the request. `streams` is filled in by the caller.
 pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities, id: SandboxId) -> Result<Request, Failure> {
     refuse_what_is_missing(arguments, capabilities)?;
-    let mut image = cofferdam_trust::resolve(&arguments.image, context.data.path())?;
+    let mut image = crate::images::start_from(context, &arguments.image, &arguments.trust)?;
     let mut environment = BTreeMap::new();
     for name in &arguments.toolchains {
         let (toolchain, variables) = toolchain::find(name)?;
@@ -27,9 +27,15 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
         environment.extend(variables);
     }
     let user = image.user(arguments.user.as_deref())?;
+    for entry in &image.config().env {
+        if let Some((key, value)) = entry.split_once('=') {
+            environment.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+        }
+    }
     base_environment(&image, &user, &mut environment);
     user_environment(arguments, &mut environment)?;
-    let directory = arguments.workdir.clone().unwrap_or_else(|| "/workspace".to_owned());
+    let own = Some(image.config().working_dir.clone()).filter(|directory| !directory.is_empty());
+    let directory = arguments.workdir.clone().or(own).unwrap_or_else(|| "/workspace".to_owned());
     if !directory.starts_with('/') {
         return Err(Failure::usage(format!("--workdir {directory}: an absolute path inside the sandbox is wanted")));
     }
@@ -40,9 +46,9 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
         kept: arguments.keep || arguments.detach || arguments.name.is_some(),
         actor: actor(),
         image_name: arguments.image.clone(),
-        command: command(arguments)?,
+        command: command(arguments, image.config())?,
         environment: environment.into_iter().map(|(key, value)| format!("{key}={value}").into_bytes()).collect(),
-        directories: made_directories(&directory, &user),
+        directories: if image.has_directory(Path::new(&directory)) { Vec::new() } else { made_directories(&directory, &user) },
         directory,
         limits: limits(arguments)?,
         network,
@@ -72,8 +78,14 @@ fn refuse_what_is_missing(arguments: &RunArgs, capabilities: &Capabilities) -> R
     Ok(())
 }
 
-fn command(arguments: &RunArgs) -> Result<Vec<Vec<u8>>, Failure> {
-    let words: Vec<String> = arguments.entrypoint.iter().chain(&arguments.command).cloned().collect();
+/// As Docker puts it together: the image's entry point stands before what is said, its command where nothing is said; another entry
+/// point takes away both.
+fn command(arguments: &RunArgs, config: &RunConfig) -> Result<Vec<Vec<u8>>, Failure> {
+    let words: Vec<String> = match (&arguments.entrypoint, arguments.command.is_empty()) {
+        (Some(entrypoint), _) => std::iter::once(entrypoint).filter(|word| !word.is_empty()).chain(&arguments.command).cloned().collect(),
+        (None, true) => config.entrypoint.iter().chain(&config.cmd).cloned().collect(),
+        (None, false) => config.entrypoint.iter().chain(&arguments.command).cloned().collect(),
+    };
     if words.first().is_none_or(String::is_empty) {
         return Err(Failure::usage("no command").remedy("name one: cofferdam run -- CMD [ARG...]"));
     }

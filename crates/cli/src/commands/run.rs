@@ -25,6 +25,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 /// Runs it.
 pub fn run(global: Global, arguments: RunArgs, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
     if arguments.detach {
+        crate::images::ensure(&global, &arguments.image, &arguments.trust)?;
         return monitor::launch(&global, &arguments);
     }
     let context = Context::open(global)?;

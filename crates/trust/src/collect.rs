@@ -1,0 +1,151 @@
+//! Removing images, and what no image uses any more.
+//!
+//! Nobody pulls meanwhile: collecting holds the store's lock alone, pulling holds it shared. A layer that a sandbox runs on is held by
+//! that sandbox's supervisor, and stays.
+
+use crate::content::{Content, ContentError, ImageRecord, remove_tree};
+use crate::oci::{Document, LARGEST_MANIFEST};
+use cofferdam_model::image::{Digest, Reference};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// What was removed, or would be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Collected {
+    /// Names.
+    pub images: Vec<Reference>,
+    /// Blobs.
+    pub blobs: u64,
+    /// Unpacked layers.
+    pub layers: u64,
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// Layers that a sandbox uses.
+    pub in_use: u64,
+}
+
+/// How much goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct What {
+    /// Names that were last used before this time (seconds since 1970).
+    pub unused_since: Option<i64>,
+    /// Only say what would go.
+    pub dry_run: bool,
+}
+
+impl Content {
+    /// The store's lock, shared, for who puts something in.
+    pub fn enter(&self) -> Result<OwnedFd, ContentError> {
+        self.store_lock(FlockOperation::LockShared)
+    }
+
+    fn store_lock(&self, how: FlockOperation) -> Result<OwnedFd, ContentError> {
+        let path = self.directory("locks")?.join("store");
+        let error = |source| ContentError::Io { path: path.clone(), source };
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).map_err(|e| error(e.into()))?;
+        flock(&file, how).map_err(|e| error(e.into()))?;
+        Ok(file)
+    }
+
+    /// Removes names that were not used for long, then everything that no name leads to.
+    pub fn collect(&self, what: What) -> Result<Collected, ContentError> {
+        let _lock = self.store_lock(FlockOperation::LockExclusive)?;
+        let mut done = Collected::default();
+        let mut kept = Vec::new();
+        for record in self.records() {
+            let unused = what.unused_since.is_some_and(|since| self.used_at(&record.reference).is_some_and(|used| used < since));
+            if unused && !self.is_used(&record) {
+                if !what.dry_run {
+                    self.remove_record(&record.reference)?;
+                }
+                done.images.push(record.reference);
+            } else {
+                kept.push(record);
+            }
+        }
+        let (blobs, layers) = self.reachable(&kept);
+        self.sweep("blobs/sha256", what, &mut done, |name| blobs.contains(name), |done| done.blobs += 1)?;
+        self.sweep("layers", what, &mut done, |name| layers.contains(name) || name == "empty", |done| done.layers += 1)?;
+        self.sweep("partial", what, &mut done, |_| false, |_| {})?;
+        Ok(done)
+    }
+
+    /// Whether a sandbox runs on one of its layers.
+    fn is_used(&self, record: &ImageRecord) -> bool {
+        record.layers.iter().any(|layer| is_held(&self.path().join("layers").join(&layer.directory)))
+    }
+
+    fn reachable(&self, records: &[ImageRecord]) -> (BTreeSet<String>, BTreeSet<String>) {
+        let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
+        for record in records {
+            let own = [Some(&record.digest), record.index.as_ref(), Some(&record.config_digest), record.verified.evidence.as_ref()];
+            blobs.extend(own.into_iter().flatten().map(|digest| digest.hex().to_owned()));
+            blobs.extend(record.layers.iter().map(|layer| layer.digest.hex().to_owned()));
+            layers.extend(record.layers.iter().map(|layer| layer.directory.clone()));
+            blobs.extend(self.referred(&record.digest));
+        }
+        (blobs, layers)
+    }
+
+    /// Blobs that a manifest names besides.
+    fn referred(&self, digest: &Digest) -> Vec<String> {
+        let document = self.read_blob(digest, LARGEST_MANIFEST).ok().and_then(|bytes| Document::parse(&bytes, None).ok());
+        match document {
+            Some(Document::Manifest(manifest)) => manifest.layers.iter().map(|layer| layer.digest.hex().to_owned()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn sweep(
+        &self,
+        directory: &str,
+        what: What,
+        done: &mut Collected,
+        keep: impl Fn(&str) -> bool,
+        count: impl Fn(&mut Collected),
+    ) -> Result<(), ContentError> {
+        for entry in fs::read_dir(self.path().join(directory)).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if keep(&name) {
+                continue;
+            }
+            let path = entry.path();
+            if is_held(&path) {
+                done.in_use += 1;
+                continue;
+            }
+            done.bytes += size_of(&path);
+            count(done);
+            if !what.dry_run {
+                let removed = if path.is_dir() { remove_tree(&path) } else { fs::remove_file(&path) };
+                removed.map_err(|source| ContentError::Io { path, source })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a sandbox holds a layer's directory.
+fn is_held(layer: &Path) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let Ok(root) = rustix::fs::open(layer.join("root"), flags, Mode::empty()) else { return false };
+    flock(&root, FlockOperation::NonBlockingLockExclusive).is_err()
+}
+
+/// Bytes on the disk of a file or tree.
+fn size_of(path: &Path) -> u64 {
+    const BLOCK: u64 = 512;
+    let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
+    let below = if metadata.is_dir() {
+        fs::read_dir(path).into_iter().flatten().flatten().map(|entry| size_of(&entry.path())).sum()
+    } else {
+        0
+    };
+    metadata.blocks() * BLOCK + below
+}
