@@ -67,6 +67,8 @@ pub struct Launched {
     pub namespace: Network,
     /// The root mount; works as long as it is open, ended or not.
     pub root: OwnedFd,
+    /// The directory that holds what differs from the image.
+    pub upper: OwnedFd,
     /// The leased ids.
     pub lease: Lease,
     /// The cgroups.
@@ -100,7 +102,7 @@ pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> 
     match network.and_then(|network| launch_in(spec, host, &parts, network)) {
         Ok(Made { pidfd, control, wire, namespace, root }) => {
             let places = parts.plan.steps.iter().map(Step::place).collect();
-            Ok(Launched { pidfd, control, places, wire, namespace, root, lease: parts.lease, cgroup: parts.cgroup })
+            Ok(Launched { pidfd, control, places, wire, namespace, root, upper: parts.upper.into_fd(), lease: parts.lease, cgroup: parts.cgroup })
         }
         Err(error) => {
             parts.cgroup.kill();

@@ -19,6 +19,7 @@ mod root;
 mod sandbox;
 mod seccomp;
 mod transfer;
+mod upperside;
 
 pub use cgroup::Hierarchies;
 pub use disk::DiskReport;

@@ -45,6 +45,11 @@ impl<'a> Upper<'a> {
         Ok(Self { upper, work, layers, base, on_disk })
     }
 
+    /// The directory itself.
+    pub fn into_fd(self) -> OwnedFd {
+        self.upper
+    }
+
     /// Puts in mount points, the engine's files and what the spec asks for.
     pub fn populate(&self, spec: &SandboxSpec) -> Result<(), EngineError> {
         let ours = *spec.image.origin() == Origin::Host;
@@ -59,8 +64,10 @@ impl<'a> Upper<'a> {
             self.directory(relative(&tree.path)?, None)?;
         }
         let user = (spec.user.uid, spec.user.gid);
-        self.directory(Path::new("workspace"), Some((0o755, user)))?;
-        if spec.user.home != "/" && spec.user.uid != 0 {
+        if !spec.bare {
+            self.directory(Path::new("workspace"), Some((0o755, user)))?;
+        }
+        if !spec.bare && spec.user.home != "/" && spec.user.uid != 0 {
             self.directory(relative(Path::new(&spec.user.home))?, Some((0o755, user)))?;
         }
         for directory in &spec.directories {
@@ -200,7 +207,7 @@ fn identity_files(spec: &SandboxSpec) -> Vec<File> {
     let file = |path: &str, contents: String| File { path: path.into(), mode: 0o644, owner: (0, 0), contents: contents.into_bytes() };
     let mut files =
         vec![file("/etc/hosts", hosts), file("/etc/hostname", format!("{}\n", spec.hostname)), file("/etc/resolv.conf", resolver)];
-    if *spec.image.origin() != Origin::Host {
+    if *spec.image.origin() != Origin::Host && !spec.bare {
         let accounts = spec.image.accounts();
         files.push(file("/etc/passwd", accounts.passwd().to_owned()));
         files.push(file("/etc/group", accounts.group().to_owned()));

@@ -6,14 +6,16 @@ use crate::lease::Lease;
 use crate::network::{Refused, serve};
 use crate::pid_one::PidOne;
 use crate::transfer;
+use crate::upperside::Upperside;
 use async_trait::async_trait;
 use cofferdam_engine::{
-    Control, EngineError, EngineEvent, Observation, Process, ProcessSpec, Sandbox, SandboxSpec, Stdio, Transfer, TransferReport,
-    UnpluggedControl, Wiring,
+    Changes, Control, EngineError, EngineEvent, Observation, Process, ProcessSpec, Sandbox, SandboxSpec, Stdio, Transfer, TransferReport,
+    UnpluggedControl, Wiring, signal_number,
 };
 use cofferdam_policy::capability;
 use cofferdam_sys::namespace::Network;
 use cofferdam_sys::process;
+use cofferdam_trust::layout::NewLayer;
 use cofferdam_sys::spec::{self, Entry};
 use std::collections::HashMap;
 use std::io::Write;
@@ -39,6 +41,8 @@ pub struct NativeSandbox {
     cgroup: Cgroup,
     lease: Mutex<Option<Lease>>,
     base: u32,
+    changes: Upperside,
+    stop_signal: i32,
     open_files: u32,
     root_keeps_all: bool,
     namespace: Arc<Network>,
@@ -54,7 +58,7 @@ pub struct NativeSandbox {
 impl NativeSandbox {
     /// Takes over a launched sandbox.
     pub fn adopt(launched: Launched, spec: &SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Self, EngineError> {
-        let Launched { pidfd, control, places, wire, namespace, root, lease, cgroup } = launched;
+        let Launched { pidfd, control, places, wire, namespace, root, upper, lease, cgroup } = launched;
         let refused = Arc::new(Refused::new(events));
         let gated = matches!(spec.wiring, Wiring::Gate { .. });
         let (resolver, kept) = if gated { (None, Some(wire.resolver)) } else { (Some(wire.resolver), None) };
@@ -68,6 +72,8 @@ impl NativeSandbox {
             cgroup,
             lease: Mutex::new(Some(lease)),
             base,
+            changes: Upperside::of(upper, base, spec),
+            stop_signal: stop_signal(spec),
             open_files: spec.limits.open_files,
             root_keeps_all: spec.unplugged.contains(&UnpluggedControl::Capabilities),
             namespace: Arc::new(namespace),
@@ -112,7 +118,7 @@ impl NativeSandbox {
         let main = *self.main.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(main) = main {
             self.cgroup.freeze(false);
-            self.pid_one.signal(main, SIGTERM).await;
+            self.pid_one.signal(main, self.stop_signal).await;
             if tokio::time::timeout(grace, self.pid_one.wait_gone()).await.is_ok() {
                 return;
             }
@@ -149,6 +155,11 @@ impl NativeSandbox {
             group.remove();
         }
     }
+}
+
+/// The signal that the image asks for, TERM if it names none that exists.
+fn stop_signal(spec: &SandboxSpec) -> i32 {
+    signal_number(&spec.image.config().stop_signal).unwrap_or(SIGTERM)
 }
 
 fn check_command(process: &ProcessSpec) -> Result<(), EngineError> {
@@ -231,6 +242,10 @@ impl Sandbox for NativeSandbox {
         };
         let connected = tokio::task::spawn_blocking(connect).await.map_err(|error| failed(std::io::Error::other(error)))?;
         connected.map(OwnedFd::from).map_err(failed)
+    }
+
+    async fn changes(&self, wanted: Changes) -> Result<NewLayer, EngineError> {
+        self.changes.write(wanted)
     }
 
     async fn observe(&self) -> Result<Observation, EngineError> {

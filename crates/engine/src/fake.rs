@@ -1,10 +1,11 @@
 //! An engine without containers, for tests of the layers above: processes are scripted, nothing is started.
 
-use crate::{
+use crate::{Changes, 
     Capabilities, Control, Engine, EngineError, EngineEvent, ExitStatus, Observation, Process, ProcessSpec, Sandbox, SandboxSpec, Stdio,
     Transfer, TransferReport,
 };
 use async_trait::async_trait;
+use cofferdam_trust::layout::NewLayer;
 use cofferdam_model::SandboxId;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -109,6 +110,10 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn connect(&self, _port: u16) -> Result<std::os::fd::OwnedFd, EngineError> {
+        Err(EngineError::Gone)
+    }
+
+    async fn changes(&self, _wanted: Changes) -> Result<NewLayer, EngineError> {
         Err(EngineError::Gone)
     }
 

@@ -10,10 +10,12 @@ pub mod fake;
 pub mod mounts;
 mod port;
 mod process;
+mod signal;
 mod spec;
 
 pub use error::{EngineError, ErrorKind};
 pub use mounts::{MountError, MountSource};
-pub use port::{Capabilities, Control, Engine, EngineEvent, Observation, RefusedDestination, Sandbox, Transfer, TransferReport, Usage};
+pub use port::{Changes, Capabilities, Control, Engine, EngineEvent, Observation, RefusedDestination, Sandbox, Transfer, TransferReport, Usage};
 pub use process::{ExitStatus, Process, ProcessSpec, Stdio};
+pub use signal::{SIGNALS, signal_number};
 pub use spec::{Control as UnpluggedControl, Directory, File, Forked, GateSockets, Mount, SandboxSpec, Wiring};

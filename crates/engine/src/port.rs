@@ -3,6 +3,7 @@
 use crate::{EngineError, Process, ProcessSpec, SandboxSpec, Stdio};
 use async_trait::async_trait;
 use cofferdam_model::SandboxId;
+use cofferdam_trust::layout::NewLayer;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,6 +61,10 @@ pub trait Sandbox: Send + Sync {
     /// inside cannot tell it from a neighbour's connection.
     async fn connect(&self, port: u16) -> Result<OwnedFd, EngineError>;
 
+    /// Writes what differs from its image as a layer's archive. Works on an ended sandbox until it is deleted; of one that runs, it
+    /// is what the files were while they were read.
+    async fn changes(&self, wanted: Changes) -> Result<NewLayer, EngineError>;
+
     /// What it uses and what has been refused so far. Works on an ended sandbox until it is deleted.
     async fn observe(&self) -> Result<Observation, EngineError>;
 
@@ -116,6 +121,17 @@ pub enum Transfer {
         /// Most bytes.
         most_bytes: u64,
     },
+}
+
+/// Where changes go, and how.
+#[derive(Debug)]
+pub struct Changes {
+    /// Where they are written.
+    pub out: std::fs::File,
+    /// No file's time is later (seconds since 1970).
+    pub epoch: i64,
+    /// Left out with everything below: paths inside, without the first `/`.
+    pub leave_out: Vec<PathBuf>,
 }
 
 /// What a transfer did.

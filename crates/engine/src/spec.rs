@@ -33,6 +33,8 @@ pub struct SandboxSpec {
     pub files: Vec<File>,
     /// Controls left out, to show that tests notice. Empty in every sandbox that users get.
     pub unplugged: BTreeSet<Control>,
+    /// The image as it is: no account of ours, no `/workspace`, no home directory. For building images.
+    pub bare: bool,
     /// Where its network leads.
     pub wiring: Wiring,
     /// Called once the engine has nothing left to prepare and waits for the sandbox.

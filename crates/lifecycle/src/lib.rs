@@ -5,6 +5,7 @@
 //! Start reading at [`supervisor`].
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod control;
 pub mod data;
 pub mod gating;

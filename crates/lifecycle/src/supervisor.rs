@@ -80,6 +80,8 @@ pub struct Request {
     pub streams: Streams,
     /// Controls left out, by tests only.
     pub unplugged: BTreeSet<UnpluggedControl>,
+    /// The image as it is, with nothing added: for building images.
+    pub bare: bool,
 }
 
 /// How a sandbox ended.
@@ -304,6 +306,7 @@ fn sandbox_spec(request: &Request, directory: &std::path::Path, data: &DataDir) 
         directories: request.directories.clone(),
         files: request.files.clone(),
         unplugged: request.unplugged.clone(),
+        bare: request.bare,
         wiring: Wiring::Nothing,
         forked: Forked::default(),
     }

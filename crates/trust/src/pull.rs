@@ -209,7 +209,9 @@ impl Puller<'_> {
         }
         let _lock = self.content.enter()?;
         self.content.write_blob(config_bytes)?;
-        let layers = self.layers(&resolved.manifest, &config, source)?;
+        let listed: Vec<(Descriptor, Digest)> =
+            resolved.manifest.layers.iter().cloned().zip(config.rootfs.diff_ids.iter().cloned()).collect();
+        let layers = self.layers(&listed, source)?;
         self.content.write_blob(&resolved.bytes)?;
         let record = ImageRecord {
             reference: resolved.reference.clone(),
@@ -227,10 +229,10 @@ impl Puller<'_> {
         Ok(record)
     }
 
-    fn layers(&self, manifest: &Manifest, config: &Config, source: &dyn LayerSource) -> Result<Vec<LayerRecord>, PullError> {
-        let wanted: Vec<Wanted<'_>> =
-            manifest.layers.iter().zip(&config.rootfs.diff_ids).map(|(descriptor, diff_id)| Wanted { descriptor, diff_id }).collect();
-        let names = names(&config.rootfs.diff_ids);
+    /// Fetches and unpacks the layers that are not here, lowest first; each with its diff id.
+    pub fn layers(&self, listed: &[(Descriptor, Digest)], source: &dyn LayerSource) -> Result<Vec<LayerRecord>, PullError> {
+        let wanted: Vec<Wanted<'_>> = listed.iter().map(|(descriptor, diff_id)| Wanted { descriptor, diff_id }).collect();
+        let names = names(listed.iter().map(|(_, diff_id)| diff_id));
         let missing: Vec<usize> =
             (0..wanted.len()).filter(|at| names[*at].iter().all(|name| self.content.open_layer(name).is_none())).collect();
         self.progress.begins(&missing.iter().map(|at| (wanted[*at].descriptor.digest.clone(), wanted[*at].descriptor.size)).collect::<Vec<_>>());
@@ -350,7 +352,7 @@ struct Made {
 
 /// The two names that each layer may have in the store: by itself, or with all that is below it (the chain id of the OCI image
 /// specification).
-fn names(diff_ids: &[Digest]) -> Vec<[String; 2]> {
+fn names<'a>(diff_ids: impl Iterator<Item = &'a Digest>) -> Vec<[String; 2]> {
     let mut chain: Option<Digest> = None;
     let mut names = Vec::new();
     for diff_id in diff_ids {

@@ -60,6 +60,7 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
         log_bytes: LOG_BYTES,
         streams: Streams::detached(),
         unplugged: BTreeSet::new(),
+        bare: false,
         user,
         image,
     })

@@ -4,6 +4,7 @@ use crate::args::{Global, KillArgs, SandboxesArg, StopArgs};
 use crate::commands::wait::until_final;
 use crate::context::Context;
 use crate::exit::Failure;
+use cofferdam_engine::{SIGNALS, signal_number};
 use cofferdam_lifecycle::control::Request;
 use std::process::ExitCode;
 
@@ -14,7 +15,7 @@ pub fn stop(global: Global, arguments: &StopArgs) -> Result<ExitCode, Failure> {
 
 /// Kills and waits, or signals.
 pub fn kill(global: Global, arguments: &KillArgs) -> Result<ExitCode, Failure> {
-    let signal = arguments.signal.as_deref().map(signal_number).transpose()?;
+    let signal = arguments.signal.as_deref().map(signal).transpose()?;
     ask_all(global, &arguments.which, &Request::Kill { signal }, signal.is_none())
 }
 
@@ -48,26 +49,8 @@ fn ask_all(global: Global, which: &SandboxesArg, request: &Request, until_ended:
     Ok(ExitCode::SUCCESS)
 }
 
-const SIGNALS: &[(&str, i32)] = &[
-    ("HUP", 1),
-    ("INT", 2),
-    ("QUIT", 3),
-    ("ABRT", 6),
-    ("KILL", 9),
-    ("USR1", 10),
-    ("USR2", 12),
-    ("ALRM", 14),
-    ("TERM", 15),
-    ("CONT", 18),
-    ("STOP", 19),
-    ("WINCH", 28),
-];
-
-fn signal_number(text: &str) -> Result<i32, Failure> {
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let named = SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
-    named.or_else(|| text.parse().ok().filter(|number| (1..=64).contains(number))).ok_or_else(|| {
+fn signal(text: &str) -> Result<i32, Failure> {
+    signal_number(text).ok_or_else(|| {
         let names: Vec<&str> = SIGNALS.iter().map(|(name, _)| *name).collect();
         Failure::usage(format!("signal {text:?} is not known: use a number from 1 to 64 or one of {}", names.join(", ")))
     })

@@ -119,6 +119,7 @@ impl<'a> Kit<'a> {
             directories: Vec::new(),
             files: Vec::new(),
             unplugged: BTreeSet::new(),
+            bare: false,
             wiring: Wiring::default(),
             forked: Forked::default(),
         };

@@ -365,6 +365,7 @@ impl Attempt<'_> {
             log_bytes: LOG_BYTES,
             streams: Streams::detached(),
             unplugged: BTreeSet::new(),
+            bare: false,
         })
     }
 

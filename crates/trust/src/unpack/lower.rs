@@ -4,6 +4,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, openat2, r
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,6 +36,37 @@ impl Lowers {
     /// These layers, topmost first.
     pub const fn new(layers: Vec<Arc<OwnedFd>>) -> Self {
         Self { layers }
+    }
+
+    /// A path without links, as far as it exists.
+    pub fn canonical(&self, path: &Path) -> PathBuf {
+        const MOST_LINKS: usize = 40;
+        let mut place = PathBuf::new();
+        let mut left: std::collections::VecDeque<std::ffi::OsString> = path.components().map(|part| part.as_os_str().to_owned()).collect();
+        let mut links = 0;
+        while let Some(part) = left.pop_front() {
+            match Path::new(&part).components().next() {
+                Some(std::path::Component::Normal(_)) => {}
+                Some(std::path::Component::ParentDir) => {
+                    place.pop();
+                    continue;
+                }
+                _ => continue,
+            }
+            let next = place.join(&part);
+            match self.look(&next) {
+                Ok(Found::Link(target)) if links < MOST_LINKS => {
+                    links += 1;
+                    let target = PathBuf::from(std::ffi::OsStr::from_bytes(target.as_bytes()));
+                    if target.is_absolute() {
+                        place = PathBuf::new();
+                    }
+                    target.components().rev().for_each(|part| left.push_front(part.as_os_str().to_owned()));
+                }
+                _ => place = next,
+            }
+        }
+        place
     }
 
     /// What is at a path none of whose directories is a link.
