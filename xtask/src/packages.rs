@@ -8,6 +8,7 @@ const TO_BUILD: &[&str] = &["musl-tools"];
 const TO_TEST: &[&str] = &[
     "busybox-static",
     "curl",
+    "docker-registry",
     "e2fsprogs",
     "file",
     "gcc",
@@ -24,6 +25,7 @@ const TO_TEST: &[&str] = &[
     "sqlite3",
     "strace",
     "tmux",
+    "umoci",
     "util-linux",
     "xz-utils",
 ];

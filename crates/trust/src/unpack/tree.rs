@@ -4,7 +4,7 @@ use super::lower::{Found, Lowers, OPAQUE_ATTRIBUTE, is_whiteout};
 use super::pax::Extended;
 use super::{UnpackError, failed, refused};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown, fsetxattr,
+    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr,
     ftruncate, futimens, linkat, mkdirat, mknodat, openat, readlinkat, seek, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
@@ -144,6 +144,8 @@ impl<'a> Tree<'a> {
         self.hidden.remove(&place);
         let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
         chownat(&parent, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(&error)?;
+        // The umask took bits away.
+        chmodat(&parent, &name, Mode::from_raw_mode(attributes.mode), AtFlags::empty()).map_err(&error)?;
         utimensat(&parent, &name, &attributes.times(), AtFlags::SYMLINK_NOFOLLOW).map_err(&error)
     }
 

@@ -11,6 +11,7 @@ use cofferdam_model::image::{Digest, Reference};
 use serde_json::{Value, json};
 use sigstore_trust_root::{SigstoreInstance, TrustedRoot};
 use sigstore_verify::crypto::{CertificateInfo, KeyAlgorithm, verify_signature};
+use sigstore_verify::types::bundle::MediaType;
 use sigstore_verify::types::{Bundle, DerPublicKey, Sha256Hash, SignatureBytes, SignatureContent};
 use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, Verifier};
 
@@ -255,7 +256,11 @@ fn parsed(bundle: &str) -> Result<Bundle, String> {
     Bundle::from_json(bundle).map_err(|error| format!("the bundle is not valid: {error}"))
 }
 
+/// Only the first form of bundles, and what cosign kept before there were any, may do without a proof.
 fn promised(bundle: &Bundle) -> Result<(), String> {
+    if bundle.media_type() != MediaType::Bundle0_1 {
+        return Err("the bundle holds no proof that it is in the transparency log".into());
+    }
     if bundle.has_inclusion_promise() { Ok(()) } else { Err("it is not recorded in the transparency log".into()) }
 }
 

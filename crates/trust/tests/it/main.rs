@@ -1,0 +1,6 @@
+//! Tests of the crate from outside: layers, forgeries.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+mod authority;
+mod forgeries;
+mod layers;
