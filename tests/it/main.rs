@@ -7,6 +7,8 @@ mod detached;
 mod everyday;
 mod foreground;
 mod gate;
+mod images;
+mod image_build;
 mod streams;
 mod tasks;
 mod terminal;

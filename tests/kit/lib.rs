@@ -2,7 +2,9 @@
 //!
 //! Nothing here knows how Cofferdam works inside; it drives the binary only.
 
+pub mod docker;
 pub mod lab;
+pub mod registry;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

@@ -69,7 +69,13 @@ impl Images {
     /// An image of the store, or fetched into it; verified by the rules of now.
     pub fn find(&self, reference: &Reference) -> Result<(ImageRecord, VerifiedImage), Failure> {
         let known = self.content.record(reference);
-        let known = known.and_then(|record| Some((stored_image(&self.content, &record).ok()?, record)));
+        let known = known.and_then(|record| match stored_image(&self.content, &record) {
+            Ok(image) => Some((image, record)),
+            Err(_) => {
+                let repaired = self.puller().repair(&record).ok()?;
+                Some((stored_image(&self.content, &repaired).ok()?, repaired))
+            }
+        });
         let Some((image, mut record)) = known else {
             let record = self.pull(reference)?;
             let image = stored_image(&self.content, &record)?;

@@ -10,7 +10,7 @@ mod stream;
 pub use source::{LayerReader, LayerSource, StoredLayer};
 
 use crate::content::{Content, ContentError, ImageRecord, LayerRecord};
-use crate::oci::{Config, Descriptor, Document, DocumentError, LARGEST_CONFIG, LARGEST_MANIFEST, Manifest, Platform};
+use crate::oci::{Config, Descriptor, Document, DocumentError, LARGEST_CONFIG, LARGEST_MANIFEST, Manifest, Platform, media};
 use crate::registry::{Access, Fetched, RegistryError, Repository};
 use crate::unpack::{self, Lowers, UnpackError, Unpacked};
 use crate::verify::{Verification, Verifier, VerifyError};
@@ -148,6 +148,24 @@ impl Puller<'_> {
             }
         };
         self.store(&resolved, &config_bytes, &source, verified)
+    }
+
+    /// Unpacks once more what is missing of an image whose bytes are still here: after a crash of the host, the disk may not have all
+    /// that it seemed to have.
+    pub fn repair(&self, record: &ImageRecord) -> Result<ImageRecord, PullError> {
+        let _lock = self.content.enter()?;
+        let error = |source| PullError::Document { reference: record.reference.to_string(), source };
+        let bytes = self.content.read_blob(&record.digest, LARGEST_MANIFEST)?;
+        let document = Document::parse(&bytes, None).or_else(|_| Document::parse(&bytes, Some(media::MANIFEST)));
+        let Document::Manifest(manifest) = document.map_err(error)? else {
+            return Err(error(DocumentError::Shape { what: "the manifest", why: "it is an index".into() }));
+        };
+        let diff_ids = record.layers.iter().map(|layer| layer.diff_id.clone());
+        let listed: Vec<(Descriptor, Digest)> = manifest.layers.into_iter().zip(diff_ids).collect();
+        let layers = self.layers(&listed, &crate::layout::FromStore { content: self.content })?;
+        let repaired = ImageRecord { layers, ..record.clone() };
+        self.content.write_record(&repaired)?;
+        Ok(repaired)
     }
 
     /// What a name stands for, for this machine.

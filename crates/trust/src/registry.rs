@@ -61,6 +61,14 @@ pub enum RegistryError {
         /// What went wrong.
         why: String,
     },
+    /// The connection broke: it may work another time.
+    #[error("registry {registry}: the connection broke: {why}; try again")]
+    Broken {
+        /// The registry.
+        registry: String,
+        /// What went wrong.
+        why: String,
+    },
     /// Its certificate is not trusted.
     #[error("registry {registry}: its certificate is not trusted: {why}; name the certificate authority in trust.yaml (registries: ca)")]
     Certificate {
@@ -276,7 +284,7 @@ impl Endpoint {
                     continue;
                 }
                 Ok(response) if matches!(response.status, 429 | 500 | 502..=504) => response.retry_after().or(Some(wait)),
-                Err(RegistryError::Unreachable { .. }) => Some(wait),
+                Err(RegistryError::Broken { .. }) => Some(wait),
                 _ => None,
             };
             tries += 1;

@@ -206,7 +206,16 @@ impl Http {
         match refusal {
             Refusal::Redirect(target, why) => RegistryError::Redirect { registry, target, why },
             Refusal::Certificate(why) => RegistryError::Certificate { registry, why },
-            Refusal::NoTls(error) | Refusal::Other(error) => RegistryError::Unreachable { registry, why: error.to_string() },
+            Refusal::NoTls(error) | Refusal::Other(error) => {
+                let why = error.to_string();
+                use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
+                let passing = match &error {
+                    ureq::Error::Io(io) => matches!(io.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof),
+                    ureq::Error::Timeout(_) => true,
+                    _ => false,
+                };
+                if !passing { RegistryError::Unreachable { registry, why } } else { RegistryError::Broken { registry, why } }
+            }
         }
     }
 }
