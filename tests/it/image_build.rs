@@ -32,7 +32,12 @@ fn context(path: &Path) {
     fs::set_permissions(path.join("run.sh"), fs::Permissions::from_mode(0o755)).expect("set");
     fs::set_permissions(path.join("conf.d/b.conf"), fs::Permissions::from_mode(0o600)).expect("set");
     std::os::unix::fs::symlink("main.py", path.join("src/link.py")).expect("linked");
-    let tar = ended(Command::new("tar").args(["-C", &path.display().to_string(), "--owner=7", "--group=8", "-czf"]).arg(path.join("arch.tar.gz")).args(["src/inner", "run.sh"]));
+    let tar = ended(
+        Command::new("tar")
+            .args(["-C", &path.display().to_string(), "--owner=7", "--group=8", "-czf"])
+            .arg(path.join("arch.tar.gz"))
+            .args(["src/inner", "run.sh"]),
+    );
     assert_eq!(tar.code, 0, "{tar:?}");
 }
 
@@ -41,8 +46,14 @@ const DOCKERFILES: &[(&str, &str)] = &[
     ("plain", "FROM base:1\nCOPY . /app\n"),
     ("shell and exec", "FROM base:1\nRUN echo shell > /a && chmod 600 /a\nRUN [\"sh\", \"-c\", \"echo exec > /b\"]\n"),
     ("workdir", "FROM base:1\nWORKDIR /srv\nWORKDIR sub/dir\nRUN pwd > where\nCOPY run.sh ./\nCOPY run.sh here/\n"),
-    ("env and arg", "ARG TAG=1\nFROM base:${TAG}\nARG NAME=world\nARG EMPTY\nENV GREETING=\"hello ${NAME}\" OTHER=x\\ y\nENV OLD style value\nRUN echo \"$GREETING|$OTHER|$OLD|${EMPTY:-none}\" > /env\n"),
-    ("users", "FROM base:1\nRUN mkdir /data && chown web /data\nUSER web\nWORKDIR /data\nRUN id > who && touch mine\nCOPY --chown=web:web run.sh /data/\n"),
+    (
+        "env and arg",
+        "ARG TAG=1\nFROM base:${TAG}\nARG NAME=world\nARG EMPTY\nENV GREETING=\"hello ${NAME}\" OTHER=x\\ y\nENV OLD style value\nRUN echo \"$GREETING|$OTHER|$OLD|${EMPTY:-none}\" > /env\n",
+    ),
+    (
+        "users",
+        "FROM base:1\nRUN mkdir /data && chown web /data\nUSER web\nWORKDIR /data\nRUN id > who && touch mine\nCOPY --chown=web:web run.sh /data/\n",
+    ),
     ("chmod", "FROM base:1\nRUN mkdir -m 1777 /sticky && touch /s && chmod 4755 /s && mkdir /g && chmod 2775 /g\n"),
     ("directories", "FROM base:1\nCOPY src /a\nCOPY src/ /b/\nCOPY src/inner src/main.py /c/\nCOPY empty /d\n"),
     ("wildcards", "FROM base:1\nCOPY conf.d/*.conf /etc/conf/\nCOPY src/m?in.py src/[u-z]*.py /w/\n"),
@@ -53,15 +64,24 @@ const DOCKERFILES: &[(&str, &str)] = &[
     ("removal", "FROM base:1\nRUN rm /app/file && rm -r /tmp\nRUN mkdir /app/file && echo x > /app/file/now\n"),
     ("replacement", "FROM base:1\nRUN rm -r /app && echo file > /app\n"),
     ("opaque", "FROM base:1\nRUN mkdir -p /o/a/b && echo 1 > /o/a/one\nRUN rm -r /o/a && mkdir /o/a && echo 2 > /o/a/two\n"),
-    ("multi stage", "FROM base:1 AS build\nRUN mkdir /out && echo built > /out/bin && chmod 755 /out/bin && chown 5:6 /out/bin\nFROM base:1\nCOPY --from=build /out /opt\nCOPY --from=0 /out/bin /usr/\n"),
+    (
+        "multi stage",
+        "FROM base:1 AS build\nRUN mkdir /out && echo built > /out/bin && chmod 755 /out/bin && chown 5:6 /out/bin\nFROM base:1\nCOPY --from=build /out /opt\nCOPY --from=0 /out/bin /usr/\n",
+    ),
     ("stage on stage", "FROM base:1 AS one\nRUN echo 1 > /one\nFROM one AS two\nRUN echo 2 > /two\nFROM two\nRUN cat /one /two > /three\n"),
     ("from scratch", "FROM base:1 AS b\nFROM scratch\nCOPY --from=b /bin/busybox /bin/busybox\nCOPY src/inner /data/\n"),
     ("continued", "FROM base:1\nRUN echo one > /c && \\\n    # a comment\n    echo two >> /c && \\\n\n    echo three >> /c\n"),
     ("quotes", "FROM base:1\nRUN echo \"a  b\" 'c $HOME' > /q; echo \\$X >> /q\nLABEL one=\"1 2\" two=3\n"),
     ("add archive", "FROM base:1\nADD arch.tar.gz /un/\nADD run.sh /un/plain\n"),
     ("shell", "FROM base:1\nSHELL [\"/bin/sh\", \"-e\", \"-c\"]\nRUN echo $- > /flags\n"),
-    ("volume and expose", "FROM base:1\nVOLUME [\"/vol\"]\nEXPOSE 80 443/tcp 53/udp\nRUN echo kept > /app/kept\nHEALTHCHECK --interval=5s CMD true\nSTOPSIGNAL SIGINT\n"),
-    ("many small steps", "FROM base:1\nRUN echo 1 > /1\nRUN echo 2 > /2\nRUN rm /1\nRUN echo 3 > /1\nRUN mv /2 /4\nRUN cp /bin/busybox /5 && rm /5\n"),
+    (
+        "volume and expose",
+        "FROM base:1\nVOLUME [\"/vol\"]\nEXPOSE 80 443/tcp 53/udp\nRUN echo kept > /app/kept\nHEALTHCHECK --interval=5s CMD true\nSTOPSIGNAL SIGINT\n",
+    ),
+    (
+        "many small steps",
+        "FROM base:1\nRUN echo 1 > /1\nRUN echo 2 > /2\nRUN rm /1\nRUN echo 3 > /1\nRUN mv /2 /4\nRUN cp /bin/busybox /5 && rm /5\n",
+    ),
     ("deep", "FROM base:1\nRUN mkdir -p /a/b/c/d/e && touch /a/b/c/d/e/f && touch /a/b/.hidden\nRUN rm -r /a/b/c\n"),
     ("pipes and names", "FROM base:1\nRUN mkdir '/sp ace' && echo x > '/sp ace/ü' && touch /-dash\n"),
     ("onbuild", "FROM base:1 AS parent\nONBUILD RUN echo trigger > /trigger\nFROM base:1\nRUN true\n"),

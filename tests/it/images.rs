@@ -101,7 +101,10 @@ fn the_image_s_configuration_is_honoured() {
     assert_eq!(home.ok(&["run", "--image", "configured"]), "1\n/app\nweb\n/bin:/own\n");
     assert_eq!(home.ok(&["run", "--image", "configured", "echo said"]), "said\n", "arguments replace the command");
     assert_eq!(home.ok(&["run", "--image", "configured", "--entrypoint", "id", "--", "-u"]), "33\n", "another entry point");
-    assert_eq!(home.ok(&["run", "--image", "configured", "-e", "A=2", "-w", "/tmp", "-u", "10001", "echo $A; pwd; id -u"]), "2\n/tmp\n10001\n");
+    assert_eq!(
+        home.ok(&["run", "--image", "configured", "-e", "A=2", "-w", "/tmp", "-u", "10001", "echo $A; pwd; id -u"]),
+        "2\n/tmp\n10001\n"
+    );
     let script = "trap 'echo asked; exit 3' USR1; echo ready; while :; do sleep 0.1; done";
     home.ok(&["run", "-d", "--name", "waits", "--image", "configured", script]);
     cofferdam_tests::eventually("it is ready", || home.run(&["logs", "waits"]).out.contains("ready"));
@@ -123,8 +126,7 @@ fn archives_of_others_are_loaded_and_ours_are_by_others() {
         let path = home.path(form).display().to_string();
         let target = format!("{form}:{path}:localhost/{form}:1");
         let from = to.replace("docker://", "");
-        let copied =
-            ended(Command::new("skopeo").args(["copy", "-q", "--src-tls-verify=false", &format!("docker://{from}"), &target]));
+        let copied = ended(Command::new("skopeo").args(["copy", "-q", "--src-tls-verify=false", &format!("docker://{from}"), &target]));
         assert_eq!(copied.code, 0, "{copied:?}");
         home.ok(&["image", "load", &path]);
         assert_eq!(home.ok(&["run", "--image", &format!("localhost/{form}:1"), "cat", "/app/file"]), "from the base\n", "{form}");
@@ -219,7 +221,7 @@ fn pull_is_refused(answer: &str, parts: &[&str]) {
     let listed = home.ok(&["image", "ls", "-q"]);
     assert_eq!(listed, "", "nothing has a name");
     let layers = home.data().join("images/layers");
-    let left = fs::read_dir(&layers).map(|entries| entries.count()).unwrap_or(0);
+    let left = fs::read_dir(&layers).map_or(0, std::iter::Iterator::count);
     assert_eq!(left, 0, "no layer is left");
 }
 
@@ -238,21 +240,33 @@ fn what_registries_get_wrong_is_refused_with_its_reason() {
     pull_is_refused("def answer(m, p, h): return 501, {}, b'{}'", &["answers 501"]);
     pull_is_refused("def answer(m, p, h): return 200, {'Content-Type': 'text/html'}, b'<html>'", &["not valid"]);
     pull_is_refused("def answer(m, p, h): return 200, {'Content-Type': M}, b'x' * (5 << 20)", &["larger than"]);
-    pull_is_refused("def answer(m, p, h): return 200, {'Content-Type': 'application/vnd.docker.distribution.manifest.v1+prettyjws'}, b'{}'", &["not supported"]);
+    pull_is_refused(
+        "def answer(m, p, h): return 200, {'Content-Type': 'application/vnd.docker.distribution.manifest.v1+prettyjws'}, b'{}'",
+        &["not supported"],
+    );
     pull_is_refused("def answer(m, p, h): return 302, {'Location': 'ftp://127.0.0.1/x'}, b''", &["redirects to ftp:", "refused"]);
     pull_is_refused("def answer(m, p, h): return 302, {'Location': p}, b''", &["too many redirects"]);
     pull_is_refused(
         "big = made(config, layer, 10**15)\ndef answer(m, p, h): return good(p, manifest=big)",
         &["fewer bytes than the manifest says"],
     );
-    pull_is_refused("big = made(config, layer, 10)\ndef answer(m, p, h): return good(p, manifest=big)", &["more bytes than the manifest says"]);
+    pull_is_refused(
+        "big = made(config, layer, 10)\ndef answer(m, p, h): return good(p, manifest=big)",
+        &["more bytes than the manifest says"],
+    );
 }
 
 #[test]
 fn bytes_that_are_not_the_promised_ones_are_refused() {
     let spoiled = "def answer(m, p, h):\n  s, hs, b = good(p)\n";
-    pull_is_refused(&format!("{spoiled}  return (s, hs, b[:-9] + b'x' + b[-8:]) if digest(layer) in p else (s, hs, b)"), &["other bytes than the manifest says"]);
-    pull_is_refused(&format!("{spoiled}  return (s, hs, b.replace(b'linux', b'minux')) if digest(config) in p else (s, hs, b)"), &["it sent other bytes"]);
+    pull_is_refused(
+        &format!("{spoiled}  return (s, hs, b[:-9] + b'x' + b[-8:]) if digest(layer) in p else (s, hs, b)"),
+        &["other bytes than the manifest says"],
+    );
+    pull_is_refused(
+        &format!("{spoiled}  return (s, hs, b.replace(b'linux', b'minux')) if digest(config) in p else (s, hs, b)"),
+        &["it sent other bytes"],
+    );
     // The layer is whole; its contents are not those of the configuration.
     pull_is_refused(
         "other = config.replace(digest(plain).encode(), digest(b'x').encode())\nm2 = made(other, layer)\ndef answer(m, p, h): return good(p, manifest=m2, config=other)",
@@ -274,7 +288,9 @@ fn indexes_are_not_trusted_either() {
     let entry = "def entry(d, size, a=arch, t=M): return {'mediaType': t, 'digest': d, 'size': size, 'platform': {'architecture': a, 'os': 'linux'}}\n";
     let both = format!("{index}{entry}");
     pull_is_refused(
-        &format!("{both}def answer(m, p, h): return index([entry(digest(manifest), len(manifest), 'riscv64')]) if p.endswith('/1') else good(p)"),
+        &format!(
+            "{both}def answer(m, p, h): return index([entry(digest(manifest), len(manifest), 'riscv64')]) if p.endswith('/1') else good(p)"
+        ),
         &["is for linux/riscv64"],
     );
     pull_is_refused(
@@ -282,7 +298,9 @@ fn indexes_are_not_trusted_either() {
         &["another size than the index says"],
     );
     pull_is_refused(
-        &format!("{both}def answer(m, p, h): return index([entry(digest(b'x'), len(manifest))]) if p.endswith('/1') else (200, {{'Content-Type': M}}, manifest)"),
+        &format!(
+            "{both}def answer(m, p, h): return index([entry(digest(b'x'), len(manifest))]) if p.endswith('/1') else (200, {{'Content-Type': M}}, manifest)"
+        ),
         &["it sent bytes with digest"],
     );
     pull_is_refused(
@@ -343,7 +361,7 @@ fn a_full_disk_is_told_and_leaves_the_store_whole() {
     let data = format!("{place}/data");
     let full = home.run(&["--data-dir", &data, "image", "load", &archive]);
     let listed = home.ok(&["--data-dir", &data, "image", "ls", "-q"]);
-    let layers = fs::read_dir(format!("{data}/images/layers")).map(|entries| entries.count()).unwrap_or(0);
+    let layers = fs::read_dir(format!("{data}/images/layers")).map_or(0, std::iter::Iterator::count);
     mount(&["umount", &place]);
     assert_eq!(full.code, 1);
     assert!(full.err.contains("No space left on device"), "{full:?}");
@@ -354,10 +372,40 @@ fn a_full_disk_is_told_and_leaves_the_store_whole() {
 fn a_layer_of_an_earlier_boot_that_was_never_synced_is_unpacked_again() {
     let home = with_base();
     let layers = home.data().join("images/layers");
-    let layer = fs::read_dir(&layers).expect("listed").flatten().map(|entry| entry.path()).find(|path| path.join("root").is_dir()).expect("a layer");
+    let layer = fs::read_dir(&layers)
+        .expect("listed")
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.join("root").is_dir())
+        .expect("a layer");
     assert!(!layer.join("boot").exists(), "after an import the disk has it");
     fs::write(layer.join("boot"), "another boot").expect("written");
     fs::remove_file(layer.join("root/app/file")).expect("what the disk lost");
     let told = home.run(&["run", "--image", "base:1", "cat", "/app/file"]);
     assert_eq!((told.code, told.out.as_str()), (0, "from the base\n"), "{told:?}");
+}
+
+#[test]
+fn a_sandbox_s_changes_are_shown_and_kept_as_an_image() {
+    let home = with_base();
+    let script = "echo new > /app/new; echo more >> /app/file; rm /etc/group; mkdir -p /opt/a/b; echo ready; sleep 60";
+    home.ok(&["run", "-d", "--name", "worker", "-u", "root", "--image", "base:1", "sh", "-c", script]);
+    cofferdam_tests::eventually("it is ready", || home.run(&["logs", "worker"]).out.contains("ready"));
+    let changes = home.ok(&["diff", "worker"]);
+    let expected = "C /app\nC /app/file\nA /app/new\nC /etc\nD /etc/group\nA /opt\nA /opt/a\nA /opt/a/b\n";
+    assert_eq!(changes, expected);
+    home.ok(&["snapshot", "worker", "kept:1"]);
+    home.ok(&["rm", "-f", "worker"]);
+    assert_eq!(home.ok(&["run", "--image", "kept:1", "cat", "/app/new", "/app/file"]), "new\nfrom the base\nmore\n");
+    let shown = json(&home.ok(&["image", "inspect", "kept:1", "-o", "json"]));
+    assert!(shown["verified"]["steps"][0]["found"].as_str().expect("text").contains("snapshot of sandbox"), "{shown}");
+    home.ok(&["run", "-d", "--name", "idle", "--image", "base:1", "sleep", "60"]);
+    assert_eq!(home.ok(&["diff", "idle"]), "", "what the engine itself puts there is no change");
+    home.ok(&["rm", "-f", "idle"]);
+    home.ok(&["run", "-d", "--name", "host", "sh", "-c", "echo x > /tmp/x; echo ready; sleep 60"]);
+    cofferdam_tests::eventually("it is ready", || home.run(&["logs", "host"]).out.contains("ready"));
+    assert_eq!(home.ok(&["diff", "host"]), "C /tmp\nA /tmp/x\n");
+    let refused = home.run(&["snapshot", "host", "x:1"]);
+    assert!(refused.code == 1 && refused.err.contains("no image of the store"), "{refused:?}");
+    home.ok(&["rm", "-f", "host"]);
 }

@@ -1,4 +1,5 @@
 //! A Docker daemon of a test's own: its data, its socket, its end.
+#![expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
 use crate::{Ended, ended, eventually};
 use std::process::{Child, Command, Stdio};
@@ -21,7 +22,7 @@ impl Default for Docker {
 impl Docker {
     /// Starts one.
     pub fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("cofferdam-docker").tempdir_in("/var/tmp").expect("a directory");
+        let directory = tempfile::Builder::new().prefix("docker-of-a-test").tempdir_in("/var/tmp").expect("a directory");
         let place = |name: &str| directory.path().join(name).display().to_string();
         let log = std::fs::File::create(directory.path().join("log")).expect("a log");
         let child = Command::new("dockerd")

@@ -1,4 +1,5 @@
 //! Registries: a real one, and one that answers as a test wants.
+#![expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
 use crate::eventually;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -43,11 +44,11 @@ impl Registry {
             .spawn()
             .expect("docker-registry starts");
         let registry = Self { child, directory, host: format!("127.0.0.1:{port}") };
-        registry.wait(port);
+        Self::wait(port);
         registry
     }
 
-    fn wait(&self, port: u16) {
+    fn wait(port: u16) {
         eventually("the registry listens", || TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).is_ok());
     }
 
@@ -129,7 +130,10 @@ pub fn busybox_root(path: &Path) {
         std::fs::create_dir_all(path.join(directory)).expect("made");
     }
     std::fs::copy("/bin/busybox", path.join("bin/busybox")).expect("busybox-static is installed");
-    for name in ["sh", "cat", "ls", "id", "env", "echo", "mkdir", "rm", "touch", "chmod", "chown", "ln", "true", "false", "pwd", "wc", "sed", "grep", "cp", "mv", "find", "sleep", "stat", "adduser", "printf", "test", "seq", "head", "sort", "tar", "dd", "wget"] {
+    for name in [
+        "sh", "cat", "ls", "id", "env", "echo", "mkdir", "rm", "touch", "chmod", "chown", "ln", "true", "false", "pwd", "wc", "sed",
+        "grep", "cp", "mv", "find", "sleep", "stat", "adduser", "printf", "test", "seq", "head", "sort", "tar", "dd", "wget",
+    ] {
         std::os::unix::fs::symlink("busybox", path.join("bin").join(name)).expect("linked");
     }
     std::fs::write(path.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/app:/bin/sh\n").expect("written");

@@ -9,6 +9,7 @@ const TO_TEST: &[&str] = &[
     "busybox-static",
     "curl",
     "docker-registry",
+    "docker.io",
     "e2fsprogs",
     "file",
     "gcc",
@@ -22,6 +23,7 @@ const TO_TEST: &[&str] = &[
     "perl",
     "procps",
     "python3",
+    "skopeo",
     "sqlite3",
     "strace",
     "tmux",
@@ -56,6 +58,7 @@ pub fn for_build() -> Step {
 /// Makes sure that the tests can run.
 pub fn for_tests() -> Step {
     install(TO_TEST)?;
+    run(&["sh", "xtask/parts.sh", "cosign"])?;
     rust_target(&target())
 }
 

@@ -104,6 +104,15 @@ pub enum Verb {
     Logs(LogsArgs),
     /// Copy files: SANDBOX:PATH HOST-PATH, or HOST-PATH SANDBOX:PATH.
     Cp(CpArgs),
+    /// Show what a sandbox changed of its image: A added, C changed, D deleted.
+    Diff(SandboxArg),
+    /// Make an image of a sandbox as it is now.
+    Snapshot {
+        /// Sandbox: name, id or prefix of an id.
+        sandbox: String,
+        /// What the image is to be called.
+        name: cofferdam_model::image::Reference,
+    },
     /// Print the record: what happened, who did it, why.
     Events(EventsArgs),
     /// Stop sandboxes: TERM, then KILL after the grace period.

@@ -69,9 +69,10 @@ impl Images {
     /// An image of the store, or fetched into it; verified by the rules of now.
     pub fn find(&self, reference: &Reference) -> Result<(ImageRecord, VerifiedImage), Failure> {
         let known = self.content.record(reference);
-        let known = known.and_then(|record| match stored_image(&self.content, &record) {
-            Ok(image) => Some((image, record)),
-            Err(_) => {
+        let known = known.and_then(|record| {
+            if let Ok(image) = stored_image(&self.content, &record) {
+                Some((image, record))
+            } else {
                 let repaired = self.puller().repair(&record).ok()?;
                 Some((stored_image(&self.content, &repaired).ok()?, repaired))
             }

@@ -102,7 +102,17 @@ pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> 
     match network.and_then(|network| launch_in(spec, host, &parts, network)) {
         Ok(Made { pidfd, control, wire, namespace, root }) => {
             let places = parts.plan.steps.iter().map(Step::place).collect();
-            Ok(Launched { pidfd, control, places, wire, namespace, root, upper: parts.upper.into_fd(), lease: parts.lease, cgroup: parts.cgroup })
+            Ok(Launched {
+                pidfd,
+                control,
+                places,
+                wire,
+                namespace,
+                root,
+                upper: parts.upper.into_fd(),
+                lease: parts.lease,
+                cgroup: parts.cgroup,
+            })
         }
         Err(error) => {
             parts.cgroup.kill();

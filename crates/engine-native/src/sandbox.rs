@@ -15,8 +15,8 @@ use cofferdam_engine::{
 use cofferdam_policy::capability;
 use cofferdam_sys::namespace::Network;
 use cofferdam_sys::process;
-use cofferdam_trust::layout::NewLayer;
 use cofferdam_sys::spec::{self, Entry};
+use cofferdam_trust::layout::NewLayer;
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

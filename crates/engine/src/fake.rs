@@ -1,12 +1,12 @@
 //! An engine without containers, for tests of the layers above: processes are scripted, nothing is started.
 
-use crate::{Changes, 
-    Capabilities, Control, Engine, EngineError, EngineEvent, ExitStatus, Observation, Process, ProcessSpec, Sandbox, SandboxSpec, Stdio,
-    Transfer, TransferReport,
+use crate::{
+    Capabilities, Changes, Control, Engine, EngineError, EngineEvent, ExitStatus, Observation, Process, ProcessSpec, Sandbox, SandboxSpec,
+    Stdio, Transfer, TransferReport,
 };
 use async_trait::async_trait;
-use cofferdam_trust::layout::NewLayer;
 use cofferdam_model::SandboxId;
+use cofferdam_trust::layout::NewLayer;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;

@@ -15,7 +15,9 @@ mod spec;
 
 pub use error::{EngineError, ErrorKind};
 pub use mounts::{MountError, MountSource};
-pub use port::{Changes, Capabilities, Control, Engine, EngineEvent, Observation, RefusedDestination, Sandbox, Transfer, TransferReport, Usage};
+pub use port::{
+    Capabilities, Changes, Control, Engine, EngineEvent, Observation, RefusedDestination, Sandbox, Transfer, TransferReport, Usage,
+};
 pub use process::{ExitStatus, Process, ProcessSpec, Stdio};
 pub use signal::{SIGNALS, signal_number};
 pub use spec::{Control as UnpluggedControl, Directory, File, Forked, GateSockets, Mount, SandboxSpec, Wiring};

@@ -12,6 +12,7 @@
 
 mod cache;
 mod run;
+mod settings;
 mod stage;
 
 use crate::data::DataDir;
@@ -99,7 +100,7 @@ pub enum BuildError {
         /// The instruction, shortened.
         text: String,
         /// What went wrong.
-        why: StepError,
+        why: Box<StepError>,
     },
     /// No such stage.
     #[error("{file} has no stage {target:?}; it has {stages}")]
@@ -204,7 +205,7 @@ impl Builder<'_> {
             file: build.file.clone(),
             line: 1,
             text: "ARG".into(),
-            why: StepError::Meaning(why),
+            why: Box::new(StepError::Meaning(why)),
         })?;
         let mut building = Building { builder: self, build, context, global, done: BTreeMap::new(), step: 0, steps };
         for stage in needed {

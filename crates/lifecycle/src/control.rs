@@ -11,6 +11,7 @@ pub use server::{Defaults, Server, Surroundings, serve, short_path};
 
 use cofferdam_engine::{Observation, Transfer, TransferReport};
 use cofferdam_policy::egress::Policy;
+use cofferdam_trust::layout::NewLayer;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -96,6 +97,11 @@ pub enum Request {
         /// On the host, absolute.
         target: PathBuf,
     },
+    /// Write what differs from the image, as a layer's archive, to the descriptor that comes along.
+    Changes {
+        /// No file's time is later (seconds since 1970).
+        epoch: i64,
+    },
     /// Answer when it has ended.
     Wait,
 }
@@ -143,6 +149,8 @@ pub enum Reply {
     },
     /// What was copied.
     Copied(TransferReport),
+    /// The changes are written.
+    Changed(NewLayer),
     /// It could not be done.
     Failed {
         /// Why.

@@ -142,10 +142,7 @@ fn is_held(layer: &Path) -> bool {
 fn size_of(path: &Path) -> u64 {
     const BLOCK: u64 = 512;
     let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
-    let below = if metadata.is_dir() {
-        fs::read_dir(path).into_iter().flatten().flatten().map(|entry| size_of(&entry.path())).sum()
-    } else {
-        0
-    };
+    let below =
+        if metadata.is_dir() { fs::read_dir(path).into_iter().flatten().flatten().map(|entry| size_of(&entry.path())).sum() } else { 0 };
     metadata.blocks() * BLOCK + below
 }

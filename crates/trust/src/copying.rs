@@ -85,7 +85,10 @@ pub struct Wanted<'a> {
 #[derive(Clone, Debug)]
 enum Kind {
     Directory,
-    File { source: PathBuf, size: u64 },
+    File {
+        source: PathBuf,
+        size: u64,
+    },
     Link(OsString),
     Text(Vec<u8>),
     /// An archive's contents, unpacked there.
@@ -327,12 +330,11 @@ impl Plan {
             if !self.made.insert(path.to_owned()) {
                 continue;
             }
-            let entry = match wanted.below.look(path) {
-                Ok(Found::Directory(stat)) => Entry::of(&stat),
-                _ => {
-                    let (uid, gid) = wanted.owner.unwrap_or_default();
-                    Entry { uid, gid, ..Entry::directory() }
-                }
+            let entry = if let Ok(Found::Directory(stat)) = wanted.below.look(path) {
+                Entry::of(&stat)
+            } else {
+                let (uid, gid) = wanted.owner.unwrap_or_default();
+                Entry { uid, gid, ..Entry::directory() }
             };
             self.items.push(Item { to: path.to_owned(), entry, kind: Kind::Directory });
         }
@@ -345,7 +347,9 @@ impl Plan {
         let mut head = [0; 512];
         let read = open()?.read(&mut head).map_err(|error| failed(error.to_string()))?;
         if head.starts_with(b"BZh") || head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
-            return Err(failed("bzip2 and xz archives are not unpacked here; compress it with gzip or zstd, or COPY it and unpack it in RUN".into()));
+            return Err(failed(
+                "bzip2 and xz archives are not unpacked here; compress it with gzip or zstd, or COPY it and unpack it in RUN".into(),
+            ));
         }
         let packed = head.starts_with(&[0x1f, 0x8b]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
         let plain_tar = read == head.len() && &head[257..262] == b"ustar";
@@ -363,11 +367,8 @@ impl Plan {
         let making = Arc::new(content.begin_layer().map_err(|error| failed(error.to_string()))?);
         unpack::unpack(plain, making.root().as_fd(), None, Budget::default()).map_err(|error| failed(error.to_string()))?;
         self.ancestors(&target.join("."), wanted);
-        let unpacked = View {
-            root: making.root().try_clone().map_err(|error| failed(error.to_string()))?,
-            ignore: Ignore::default(),
-            owned: true,
-        };
+        let unpacked =
+            View { root: making.root().try_clone().map_err(|error| failed(error.to_string()))?, ignore: Ignore::default(), owned: true };
         let first = self.items.len();
         let whole = Wanted { paths: Vec::new(), texts: Vec::new(), mode: None, exclude: &[], ..*wanted };
         self.contents(&unpacked, &whole, Path::new(""), Path::new(""), target)?;

@@ -124,6 +124,13 @@ impl VerifiedImage {
         matches!(Lowers::new(self.layers.clone()).look(inside), Ok(Found::Directory(_)))
     }
 
+    /// Whether there is something at a path that is relative to the root: in a layer, or in a tree of the host that it shows.
+    pub fn has(&self, path: &Path) -> bool {
+        let there = Lowers::new(self.layers.clone()).look(path).is_ok_and(|found| !matches!(found, Found::Nothing));
+        let whole = Path::new("/").join(path);
+        there || self.trees.iter().any(|tree| whole.starts_with(&tree.path) && std::fs::symlink_metadata(&whole).is_ok())
+    }
+
     /// A user by name or number, as `NAME[:GROUP]` or `UID[:GID]`; None is the image's own, else the default user. An image that
     /// names none does not get root for it.
     pub fn user(&self, text: Option<&str>) -> Result<User, UserError> {

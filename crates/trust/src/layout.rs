@@ -1,11 +1,13 @@
 //! Images in files: OCI image layouts (a directory, or a tar of one) and what `docker save` writes.
 
 use crate::content::{Content, ContentError, Hasher, ImageRecord, sha256};
-use crate::oci::{Config, Descriptor, Document, History, Index, LARGEST_CONFIG, LARGEST_MANIFEST, Manifest, Platform, RootFs, RunConfig, media};
+use crate::oci::{
+    Config, Descriptor, Document, History, Index, LARGEST_CONFIG, LARGEST_MANIFEST, Manifest, Platform, RootFs, RunConfig, media,
+};
 use crate::pull::{LayerReader, LayerSource, PullError, Puller, Resolved, StoredLayer};
 use crate::verify::{Rule, Verification};
 use cofferdam_model::image::{Digest, Reference};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
@@ -127,7 +129,7 @@ impl Loading<'_> {
                 for layer in &manifest.layers {
                     self.adopt(&self.blob_path(&layer.digest), Some(&layer.digest))?;
                 }
-                self.store(Resolved::local(reference, index, manifest, bytes), &config)
+                self.store(Resolved::local(reference, index, *manifest, bytes), &config)
             }
         }
     }
@@ -342,7 +344,7 @@ fn manifest_of(config: Descriptor, layers: Vec<Descriptor>) -> serde_json::Resul
 }
 
 /// A layer of an image that is made here: in the store, not compressed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewLayer {
     /// Digest of its bytes, which is its diff id too.
     pub digest: Digest,
@@ -401,10 +403,8 @@ pub fn save(content: &Content, record: &ImageRecord, out: impl Write) -> Result<
     {
         listed.media_type = media::DOCKER_MANIFEST.into();
     }
-    listed.annotations = BTreeMap::from([
-        (FULL_NAME.to_owned(), record.reference.to_string()),
-        (REF_NAME.to_owned(), record.reference.to_string()),
-    ]);
+    listed.annotations =
+        BTreeMap::from([(FULL_NAME.to_owned(), record.reference.to_string()), (REF_NAME.to_owned(), record.reference.to_string())]);
     let index = Index { schema_version: 2, media_type: Some(media::INDEX.into()), manifests: vec![listed], annotations: BTreeMap::new() };
     let blob = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
     let layers: Vec<String> = record.layers.iter().map(|layer| blob(&layer.digest)).collect();

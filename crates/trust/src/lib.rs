@@ -4,6 +4,7 @@
 //! nothing that it brings is believed before its digest was right. Start reading at [`resolve`], then `pull`.
 
 mod accounts;
+pub mod changes;
 pub mod collect;
 pub mod content;
 mod copy;

@@ -227,7 +227,7 @@ fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializ
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Document {
     /// One image.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// Several.
     Index(Index),
 }
@@ -280,7 +280,8 @@ impl Document {
         let shape = |what| move |error: serde_json::Error| DocumentError::Shape { what, why: error.to_string() };
         let peek: Peek = serde_json::from_slice(bytes).map_err(shape("the manifest"))?;
         let media_type = peek.media_type.as_deref().or(declared);
-        let unknown = || DocumentError::MediaType { what: "the manifest", media_type: media_type.unwrap_or("none").chars().take(100).collect() };
+        let unknown =
+            || DocumentError::MediaType { what: "the manifest", media_type: media_type.unwrap_or("none").chars().take(100).collect() };
         let conflict = |why: &str| DocumentError::Shape { what: "the manifest", why: why.into() };
         if let (Some(inner), Some(declared)) = (peek.media_type.as_deref(), declared)
             && known(declared)
@@ -291,7 +292,7 @@ impl Document {
         match media_type {
             Some(media::MANIFEST | media::DOCKER_MANIFEST) if peek.manifests.is_none() => {
                 let manifest: Manifest = serde_json::from_slice(bytes).map_err(shape("the manifest"))?;
-                Ok(Self::Manifest(manifest.checked()?))
+                Ok(Self::Manifest(Box::new(manifest.checked()?)))
             }
             Some(media::INDEX | media::DOCKER_LIST) if peek.layers.is_none() => {
                 Ok(Self::Index(serde_json::from_slice(bytes).map_err(shape("the index"))?))

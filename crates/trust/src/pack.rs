@@ -148,7 +148,11 @@ impl<W: Write> LayerWriter<W> {
 
     fn xattrs(&mut self, xattrs: &[(String, Vec<u8>)]) -> io::Result<()> {
         let named: Vec<(String, &[u8])> = xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.as_slice())).collect();
-        if named.is_empty() { Ok(()) } else { self.archive.append_pax_extensions(named.iter().map(|(name, value)| (name.as_str(), *value))) }
+        if named.is_empty() {
+            Ok(())
+        } else {
+            self.archive.append_pax_extensions(named.iter().map(|(name, value)| (name.as_str(), *value)))
+        }
     }
 }
 

@@ -40,9 +40,21 @@ fn one(pattern: &[char], at: usize, c: char) -> One {
         None => One::Differs,
         Some('*') => One::Star,
         Some('?') => One::Matches(at + 1),
-        Some('\\') => if pattern.get(at + 1) == Some(&c) { One::Matches(at + 2) } else { One::Differs },
+        Some('\\') => {
+            if pattern.get(at + 1) == Some(&c) {
+                One::Matches(at + 2)
+            } else {
+                One::Differs
+            }
+        }
         Some('[') => class(pattern, at, c),
-        Some(other) => if *other == c { One::Matches(at + 1) } else { One::Differs },
+        Some(other) => {
+            if *other == c {
+                One::Matches(at + 1)
+            } else {
+                One::Differs
+            }
+        }
     }
 }
 
@@ -57,15 +69,12 @@ fn class(pattern: &[char], at: usize, c: char) -> One {
     }
     let mut found = false;
     while let Some((first, rest)) = inside.split_first() {
-        match rest {
-            ['-', last, after @ ..] => {
-                found |= (*first..=*last).contains(&c);
-                inside = after;
-            }
-            _ => {
-                found |= *first == c;
-                inside = rest;
-            }
+        if let ['-', last, after @ ..] = rest {
+            found |= (*first..=*last).contains(&c);
+            inside = after;
+        } else {
+            found |= *first == c;
+            inside = rest;
         }
     }
     if found == negated { One::Differs } else { One::Matches(at + length + 1) }
@@ -155,7 +164,9 @@ mod tests {
 
     #[test]
     fn names() {
-        for (pattern, name) in [("*", ""), ("*.py", "a.py"), ("a?c", "abc"), ("[a-c]x", "bx"), ("[^a]x", "bx"), ("a\\*b", "a*b"), ("*a*b*", "xaxbx")] {
+        for (pattern, name) in
+            [("*", ""), ("*.py", "a.py"), ("a?c", "abc"), ("[a-c]x", "bx"), ("[^a]x", "bx"), ("a\\*b", "a*b"), ("*a*b*", "xaxbx")]
+        {
             assert!(name_matches(pattern, name), "{pattern} {name}");
         }
         for (pattern, name) in [("*.py", "a.pyc"), ("a?c", "ac"), ("[a-c]x", "dx"), ("[^a]x", "ax"), ("a\\*b", "axb"), ("", "a")] {

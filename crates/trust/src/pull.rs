@@ -140,12 +140,11 @@ impl Puller<'_> {
         let resolved = self.resolve(&repository, reference)?;
         let verified = self.verifier.verify(self.content, &repository, &resolved.reference, &resolved.digest, resolved.index.as_ref())?;
         let source = FromRegistry { repository: &repository, content: self.content, progress: self.progress };
-        let config_bytes = match self.content.read_blob(&resolved.manifest.config.digest, LARGEST_CONFIG) {
-            Ok(bytes) => bytes,
-            Err(_) => {
-                let config = &resolved.manifest.config;
-                repository.small_blob(&config.digest, config.size, LARGEST_CONFIG)?
-            }
+        let config_bytes = if let Ok(bytes) = self.content.read_blob(&resolved.manifest.config.digest, LARGEST_CONFIG) {
+            bytes
+        } else {
+            let config = &resolved.manifest.config;
+            repository.small_blob(&config.digest, config.size, LARGEST_CONFIG)?
         };
         self.store(&resolved, &config_bytes, &source, verified)
     }
@@ -154,15 +153,7 @@ impl Puller<'_> {
     /// that it seemed to have.
     pub fn repair(&self, record: &ImageRecord) -> Result<ImageRecord, PullError> {
         let _lock = self.content.enter()?;
-        let error = |source| PullError::Document { reference: record.reference.to_string(), source };
-        let bytes = self.content.read_blob(&record.digest, LARGEST_MANIFEST)?;
-        let document = Document::parse(&bytes, None).or_else(|_| Document::parse(&bytes, Some(media::MANIFEST)));
-        let Document::Manifest(manifest) = document.map_err(error)? else {
-            return Err(error(DocumentError::Shape { what: "the manifest", why: "it is an index".into() }));
-        };
-        let diff_ids = record.layers.iter().map(|layer| layer.diff_id.clone());
-        let listed: Vec<(Descriptor, Digest)> = manifest.layers.into_iter().zip(diff_ids).collect();
-        let layers = self.layers(&listed, &crate::layout::FromStore { content: self.content })?;
+        let layers = self.layers(&listed(self.content, record)?, &crate::layout::FromStore { content: self.content })?;
         let repaired = ImageRecord { layers, ..record.clone() };
         self.content.write_record(&repaired)?;
         Ok(repaired)
@@ -175,13 +166,16 @@ impl Puller<'_> {
         match Document::parse(&fetched.bytes, fetched.media_type.as_deref()).map_err(error)? {
             Document::Manifest(manifest) => {
                 let (digest, bytes) = (fetched.digest, fetched.bytes);
-                Ok(Resolved { reference: reference.clone(), digest, index: None, manifest, bytes })
+                Ok(Resolved { reference: reference.clone(), digest, index: None, manifest: *manifest, bytes })
             }
             Document::Index(index) => {
                 let chosen = choose(&index.manifests, &self.platform).ok_or_else(|| self.no_platform(reference, &index.manifests))?;
                 let inner = self.document(repository, chosen.digest.as_str())?;
                 if inner.bytes.len() as u64 != chosen.size {
-                    return Err(PullError::Layer { digest: chosen.digest.clone(), why: "the manifest has another size than the index says".into() });
+                    return Err(PullError::Layer {
+                        digest: chosen.digest.clone(),
+                        why: "the manifest has another size than the index says".into(),
+                    });
                 }
                 // An index of indexes is nobody's image.
                 let Document::Manifest(manifest) = Document::parse(&inner.bytes, Some(&chosen.media_type)).map_err(error)? else {
@@ -190,7 +184,7 @@ impl Puller<'_> {
                 };
                 self.content.write_blob(&fetched.bytes)?;
                 let (digest, bytes) = (inner.digest, inner.bytes);
-                Ok(Resolved { reference: reference.clone(), digest, index: Some(fetched.digest), manifest, bytes })
+                Ok(Resolved { reference: reference.clone(), digest, index: Some(fetched.digest), manifest: *manifest, bytes })
             }
         }
     }
@@ -253,7 +247,8 @@ impl Puller<'_> {
         let names = names(listed.iter().map(|(_, diff_id)| diff_id));
         let missing: Vec<usize> =
             (0..wanted.len()).filter(|at| names[*at].iter().all(|name| self.content.open_layer(name).is_none())).collect();
-        self.progress.begins(&missing.iter().map(|at| (wanted[*at].descriptor.digest.clone(), wanted[*at].descriptor.size)).collect::<Vec<_>>());
+        self.progress
+            .begins(&missing.iter().map(|at| (wanted[*at].descriptor.digest.clone(), wanted[*at].descriptor.size)).collect::<Vec<_>>());
         let mut made = self.fetch_all(&wanted, &missing, source)?;
         let mut opened: Vec<Arc<OwnedFd>> = Vec::new();
         let mut records = Vec::new();
@@ -353,6 +348,18 @@ impl Puller<'_> {
 
 fn pop(queue: &Mutex<VecDeque<usize>>) -> Option<usize> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+}
+
+/// The layers of an image of the store as its manifest lists them, lowest first, each with its diff id.
+pub fn listed(content: &Content, record: &ImageRecord) -> Result<Vec<(Descriptor, Digest)>, PullError> {
+    let error = |source| PullError::Document { reference: record.reference.to_string(), source };
+    let bytes = content.read_blob(&record.digest, LARGEST_MANIFEST)?;
+    let document = Document::parse(&bytes, None).or_else(|_| Document::parse(&bytes, Some(media::MANIFEST)));
+    let Document::Manifest(manifest) = document.map_err(error)? else {
+        return Err(error(DocumentError::Shape { what: "the manifest", why: "it is an index".into() }));
+    };
+    let diff_ids = record.layers.iter().map(|layer| layer.diff_id.clone());
+    Ok(manifest.layers.into_iter().zip(diff_ids).collect())
 }
 
 /// A layer as the manifest and the configuration name it.

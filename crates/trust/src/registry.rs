@@ -78,7 +78,9 @@ pub enum RegistryError {
         why: String,
     },
     /// It wants credentials, or others.
-    #[error("registry {registry} refuses {what}: {status}; log in to it (docker login {registry}, podman login {registry}), or check the name")]
+    #[error(
+        "registry {registry} refuses {what}: {status}; log in to it (docker login {registry}, podman login {registry}), or check the name"
+    )]
     Unauthorized {
         /// The registry.
         registry: String,

@@ -12,7 +12,6 @@ mod lower;
 mod pax;
 mod tree;
 
-
 pub use lower::{Found, Lowers, OPAQUE_ATTRIBUTE, is_whiteout};
 pub use tree::complete;
 

@@ -156,7 +156,8 @@ impl Verifier {
     pub fn still(&self, content: &Content, record: &crate::content::ImageRecord) -> Result<Verification, VerifyError> {
         let entry = self.rules.entry_for(&record.reference);
         let settled = record.verified.rule != Rule::Skipped && record.verified.by.as_ref() == entry;
-        let asked = self.options.skip || self.options.require_signature && matches!(record.verified.rule, Rule::Pin | Rule::Built | Rule::Loaded);
+        let asked =
+            self.options.skip || self.options.require_signature && matches!(record.verified.rule, Rule::Pin | Rule::Built | Rule::Loaded);
         if settled && !asked { Ok(record.verified.clone()) } else { self.again(content, record) }
     }
 
@@ -259,12 +260,11 @@ impl Verifier {
             // A signature says who; what it was built from is another document, signed as well.
             let (found, why): (Vec<_>, Vec<_>) =
                 evidence.iter().map(|piece| judge.accepts_provenance(piece, subjects)).partition(Result::is_ok);
-            match found.into_iter().flatten().next() {
-                Some(found) => accepted.steps.extend(found.steps),
-                None => {
-                    let reasons = why.into_iter().filter_map(Result::err).collect();
-                    return Err(VerifyError::NoSignature { reference: reference.to_string(), entry: entry.shown(), reasons });
-                }
+            if let Some(found) = found.into_iter().flatten().next() {
+                accepted.steps.extend(found.steps);
+            } else {
+                let reasons = why.into_iter().filter_map(Result::err).collect();
+                return Err(VerifyError::NoSignature { reference: reference.to_string(), entry: entry.shown(), reasons });
             }
         }
         Ok(self.verification(entry.rule, Some(entry), Some(accepted.identity), accepted.steps))

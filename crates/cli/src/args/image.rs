@@ -135,7 +135,7 @@ pub struct BuildArgs {
     /// A secret for RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE.
     #[arg(long = "secret", value_name = "id=NAME,src=FILE")]
     pub secrets: Vec<String>,
-    /// What RUN may reach: isolated, package_only, limited_web, full_web [default: package_only].
+    /// What RUN may reach: isolated, `package_only`, `limited_web`, `full_web` [default: `package_only`].
     #[arg(long, value_name = "LEVEL")]
     pub network: Option<cofferdam_model::NetworkLevel>,
     /// Let RUN reach this too: HOST[:PORT].

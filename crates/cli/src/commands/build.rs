@@ -54,7 +54,11 @@ fn read(arguments: &BuildArgs) -> Result<Build, Failure> {
     if let Some(memory) = arguments.memory {
         limits.memory = memory;
     }
-    let tags = if arguments.tags.is_empty() { vec![UNNAMED.parse().map_err(|error| Failure::usage(format!("{error}")))?] } else { arguments.tags.clone() };
+    let tags = if arguments.tags.is_empty() {
+        vec![UNNAMED.parse().map_err(|error| Failure::usage(format!("{error}")))?]
+    } else {
+        arguments.tags.clone()
+    };
     if let Some(pinned) = tags.iter().find(|tag| tag.digest().is_some()) {
         return Err(Failure::usage(format!("--tag {pinned}: a digest is not given but had; name a tag")));
     }
@@ -110,7 +114,9 @@ fn secret(text: &str) -> Result<(String, Vec<u8>), Failure> {
     let fields: BTreeMap<&str, &str> = text.split(',').filter_map(|field| field.split_once('=')).collect();
     let id = fields.get("id").ok_or_else(wrong)?;
     let value = match (fields.get("src").or_else(|| fields.get("source")), fields.get("env")) {
-        (Some(path), None) => std::fs::read(path).map_err(|error| Failure::new(FAILED, "build", format!("secret {id}: {path}: {error}")))?,
+        (Some(path), None) => {
+            std::fs::read(path).map_err(|error| Failure::new(FAILED, "build", format!("secret {id}: {path}: {error}")))?
+        }
         (None, Some(name)) => std::env::var(name)
             .map_err(|_| Failure::new(FAILED, "build", format!("secret {id}: the environment has no {name}")))?
             .into_bytes(),

@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod completion;
 mod cp;
+mod diff;
 mod doctor;
 mod egress;
 mod engine;
@@ -50,6 +51,8 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
         Verb::Wait(arguments) => wait::run(global, &arguments),
         Verb::Logs(arguments) => logs::run(global, &arguments),
         Verb::Cp(arguments) => cp::run(global, &arguments),
+        Verb::Diff(arguments) => diff::run(global, &arguments.sandbox),
+        Verb::Snapshot { sandbox, name } => diff::snapshot(global, &sandbox, &name),
         Verb::Events(arguments) => events::run(global, &arguments),
         Verb::Stop(arguments) => stop::stop(global, &arguments),
         Verb::Kill(arguments) => stop::kill(global, &arguments),

@@ -15,7 +15,7 @@ struct Entry {
 pub fn key(below: &Digest, parts: &[&str]) -> Digest {
     let mut text = below.to_string();
     for part in parts {
-        text.push_str(&format!("\n{}:{part}", part.len()));
+        text = text + "\n" + &part.len().to_string() + ":" + part;
     }
     sha256(text.as_bytes())
 }

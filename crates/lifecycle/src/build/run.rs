@@ -28,8 +28,8 @@ struct Extras {
     files: Vec<File>,
     directories: Vec<Directory>,
     leave_out: Vec<PathBuf>,
-    /// Held until it ends.
-    _kept: Vec<tempfile::TempDir>,
+    /// Directories that go when the step has ended.
+    kept: Vec<tempfile::TempDir>,
 }
 
 impl Building<'_> {
@@ -42,7 +42,8 @@ impl Building<'_> {
         let mounted: Vec<String> = run.mounts.iter().map(|mount| format!("{mount:?}")).collect();
         let shown: Vec<String> = environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let (directory, user_shown) = (stage.directory().to_owned(), format!("{}:{}", user.uid, user.gid));
-        let parts = ["RUN", &command.join("\0"), script.as_deref().unwrap_or(""), &shown.join("\0"), &directory, &user_shown, &mounted.join("\0")];
+        let parts =
+            ["RUN", &command.join("\0"), script.as_deref().unwrap_or(""), &shown.join("\0"), &directory, &user_shown, &mounted.join("\0")];
         let key = cache::key(&stage.key, &parts);
         if let Some(layer) = self.cached(&key) {
             self.announce(&step.text, true);
@@ -83,6 +84,7 @@ impl Building<'_> {
             bare: true,
         };
         let layer = self.in_sandbox(request, extras.leave_out.clone()).await?;
+        drop(extras.kept);
         self.add(stage, &step.text, key, Some(layer).filter(|layer| layer.size > EMPTY_ARCHIVE))
     }
 
@@ -153,7 +155,9 @@ impl Building<'_> {
                     continue;
                 }
                 MountKind::Secret { id, required } => match self.build.secrets.get(id) {
-                    None if *required => return Err(StepError::Meaning(format!("secret {id} is required: image build --secret id={id},src=FILE"))),
+                    None if *required => {
+                        return Err(StepError::Meaning(format!("secret {id} is required: image build --secret id={id},src=FILE")));
+                    }
                     None => continue,
                     Some(secret) => (secret_file(secret, &mut extras)?, false),
                 },
@@ -190,11 +194,12 @@ fn secret_file(secret: &[u8], extras: &mut Extras) -> Result<PathBuf, StepError>
     use std::os::unix::fs::PermissionsExt;
     let base = Path::new("/dev/shm");
     let io = |source| StepError::Io { path: base.to_owned(), source };
-    let directory = tempfile::Builder::new().prefix("cofferdam-").permissions(std::fs::Permissions::from_mode(0o700)).tempdir_in(base).map_err(io)?;
+    let directory =
+        tempfile::Builder::new().prefix("cofferdam-").permissions(std::fs::Permissions::from_mode(0o700)).tempdir_in(base).map_err(io)?;
     let path = directory.path().join("secret");
     std::fs::write(&path, secret).map_err(io)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).map_err(io)?;
-    extras._kept.push(directory);
+    extras.kept.push(directory);
     Ok(path)
 }
 
@@ -202,14 +207,16 @@ fn secret_file(secret: &[u8], extras: &mut Extras) -> Result<PathBuf, StepError>
 fn command(run: &Run, shell: &[String]) -> (Vec<String>, Option<String>) {
     match &run.form {
         Form::Exec(words) => (words.clone(), None),
-        Form::Shell(text) => match (run.heredocs.as_slice(), text.trim_start().starts_with("<<") && !text.trim().contains(char::is_whitespace)) {
-            ([script], true) if script.body.starts_with("#!") => (vec![SCRIPT.into()], Some(script.body.clone())),
-            ([script], true) => (shell.iter().cloned().chain([script.body.clone()]).collect(), None),
-            (heredocs, _) => {
-                let bodies: String = heredocs.iter().map(|heredoc| format!("\n{}{}", heredoc.body, heredoc.name)).collect();
-                (shell.iter().cloned().chain([format!("{text}{bodies}")]).collect(), None)
+        Form::Shell(text) => {
+            match (run.heredocs.as_slice(), text.trim_start().starts_with("<<") && !text.trim().contains(char::is_whitespace)) {
+                ([script], true) if script.body.starts_with("#!") => (vec![SCRIPT.into()], Some(script.body.clone())),
+                ([script], true) => (shell.iter().cloned().chain([script.body.clone()]).collect(), None),
+                (heredocs, _) => {
+                    let bodies = heredocs.iter().fold(String::new(), |all, heredoc| all + "\n" + &heredoc.body + &heredoc.name);
+                    (shell.iter().cloned().chain([format!("{text}{bodies}")]).collect(), None)
+                }
             }
-        },
+        }
     }
 }
 

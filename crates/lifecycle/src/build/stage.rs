@@ -5,10 +5,11 @@ use cofferdam_model::image::{Digest, Reference};
 use cofferdam_trust::RunConfig;
 use cofferdam_trust::content::{ImageRecord, LayerRecord, sha256};
 use cofferdam_trust::copying::{Plan, View, Wanted, absolute};
-use cofferdam_trust::dockerfile::{Copy, Dockerfile, Form, Instruction, Source, Step, Variables, expand, words};
+use cofferdam_trust::dockerfile::{Copy, Dockerfile, Instruction, Source, Step, Variables, expand};
 use cofferdam_trust::layout::{FromStore, NewLayer};
-use cofferdam_trust::oci::{Document, History, LARGEST_MANIFEST};
+use cofferdam_trust::oci::{History, LARGEST_MANIFEST};
 use cofferdam_trust::pack::{self, Entry};
+use cofferdam_trust::pull::listed;
 use cofferdam_trust::unpack::{Found, Lowers};
 use cofferdam_trust::verify::{Rule, Verification};
 use cofferdam_trust::{VerifiedImage, stored_image};
@@ -16,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-const ESCAPE: char = '\\';
+pub(super) const ESCAPE: char = '\\';
 const SHOWN: usize = 100;
 
 /// A stage, as far as it is built.
@@ -66,18 +67,9 @@ impl Stage {
     pub fn directory(&self) -> &str {
         if self.config.working_dir.is_empty() { "/" } else { &self.config.working_dir }
     }
-
-    fn set_env(&mut self, key: &str, value: &str) {
-        let entry = format!("{key}={value}");
-        let prefix = format!("{key}=");
-        match self.config.env.iter_mut().find(|known| known.starts_with(&prefix)) {
-            Some(known) => *known = entry,
-            None => self.config.env.push(entry),
-        }
-    }
 }
 
-fn meaning(why: String) -> StepError {
+pub(super) fn meaning(why: String) -> StepError {
     StepError::Meaning(why)
 }
 
@@ -102,7 +94,7 @@ impl Building<'_> {
     }
 
     fn failed(&self, line: usize, text: &str, why: StepError) -> BuildError {
-        BuildError::Step { file: self.build.file.clone(), line, text: shorten(text), why }
+        BuildError::Step { file: self.build.file.clone(), line, text: shorten(text), why: Box::new(why) }
     }
 
     pub(super) fn announce(&mut self, text: &str, cached: bool) {
@@ -136,13 +128,7 @@ impl Building<'_> {
         }
         let reference: Reference = name.parse().map_err(|error| meaning(format!("{error}")))?;
         let record = (self.builder.base)(&reference).map_err(meaning)?;
-        let manifest = self.builder.puller.content.read_blob(&record.digest, LARGEST_MANIFEST)?;
-        let declared = Some(cofferdam_trust::oci::media::DOCKER_MANIFEST);
-        let parsed = Document::parse(&manifest, None).or_else(|_| Document::parse(&manifest, declared));
-        let Ok(Document::Manifest(manifest)) = parsed else {
-            return Err(meaning(format!("image {reference} has no manifest in the store; pull it again")));
-        };
-        let layers = manifest.layers.into_iter().zip(record.layers.iter().map(|layer| layer.diff_id.clone())).collect();
+        let layers = listed(self.builder.puller.content, &record)?;
         let shell = if record.config.shell.is_empty() { Stage::scratch().shell } else { record.config.shell.clone() };
         let origin = format!("on {reference}@{} ({})", record.digest, record.verified.rule);
         let history = self.history_of(&record);
@@ -156,61 +142,15 @@ impl Building<'_> {
     }
 
     async fn step(&mut self, stage: &mut Stage, step: &Step, number: usize) -> Result<(), StepError> {
-        let variables = stage.variables();
-        let text = |text: &str| expand(text, &variables, ESCAPE).map_err(meaning);
         match &step.instruction {
-            Instruction::From(_) => {}
-            Instruction::Arg(arguments) => self.arguments(stage, arguments)?,
-            Instruction::Env(pairs) => {
-                // All of one line see the variables as they were before it.
-                let pairs: Vec<(String, String)> = pairs.iter().map(|(k, v)| Ok((text(k)?, text(v)?))).collect::<Result<_, StepError>>()?;
-                pairs.iter().for_each(|(key, value)| stage.set_env(key, value));
-            }
-            Instruction::Label(pairs) => {
-                for (key, value) in pairs {
-                    let (key, value) = (text(key)?, text(value)?);
-                    stage.config.labels.insert(key, value);
-                }
-            }
             Instruction::Run(run) => return self.run_step(stage, step, run).await,
             Instruction::Copy(copy) => return self.copy(stage, step, copy, number),
             Instruction::Workdir(path) => {
-                let path = text(path)?;
+                let path = expand(path, &stage.variables(), ESCAPE).map_err(meaning)?;
                 return self.workdir(stage, step, &path);
             }
-            Instruction::User(user) => stage.config.user = text(user)?,
-            Instruction::Entrypoint(form) => {
-                stage.config.entrypoint = command_words(form, &stage.shell);
-                stage.config.cmd.clear();
-            }
-            Instruction::Cmd(form) => stage.config.cmd = command_words(form, &stage.shell),
-            Instruction::Expose(ports) => {
-                for port in words(ports, &stage.variables(), ESCAPE).map_err(meaning)? {
-                    for port in ports_of(&port).map_err(meaning)? {
-                        stage.config.exposed_ports.insert(port, serde_json::json!({}));
-                    }
-                }
-            }
-            Instruction::Volume(paths) => {
-                for path in paths {
-                    let path = text(path)?;
-                    stage.config.volumes.insert(path, serde_json::json!({}));
-                }
-            }
-            Instruction::Shell(words) => {
-                stage.shell.clone_from(words);
-                stage.config.shell.clone_from(words);
-            }
-            Instruction::Healthcheck(check) => {
-                stage.config.healthcheck = check.clone().or_else(|| Some(serde_json::json!({ "Test": ["NONE"] })));
-            }
-            Instruction::Stopsignal(signal) => {
-                let signal = text(signal)?;
-                cofferdam_engine::signal_number(&signal).ok_or_else(|| meaning(format!("{signal:?} is no signal")))?;
-                stage.config.stop_signal = signal;
-            }
-            Instruction::Onbuild(trigger) => stage.config.on_build.push(trigger.clone()),
-            Instruction::Maintainer(_) => {}
+            Instruction::Arg(arguments) => self.arguments(stage, arguments)?,
+            other => stage.set(other)?,
         }
         self.announce(&step.text, false);
         stage.key = cache::key(&stage.key, &[&step.text]);
@@ -238,7 +178,7 @@ impl Building<'_> {
         let whole = format!("/{}", place.display());
         let below = self.lowers(stage)?;
         let real = below.canonical(&place);
-        stage.config.working_dir = whole.clone();
+        stage.config.working_dir.clone_from(&whole);
         if real.as_os_str().is_empty() || matches!(below.look(&real), Ok(Found::Directory(_))) {
             self.announce(&step.text, false);
             stage.key = cache::key(&stage.key, &[&step.text, &whole]);
@@ -303,13 +243,12 @@ impl Building<'_> {
         let plan = Plan::make(view, &wanted, content)?;
         let key = cache::key(&stage.key, &["COPY", plan.digest(view)?.as_str()]);
         let cached = self.cached(&key);
-        let layer = match &cached {
-            Some(layer) => layer.clone(),
-            None => {
-                let mut layer = pack::begin(content, self.build.epoch)?;
-                plan.write(view, &mut layer)?;
-                Some(pack::commit(content, layer)?)
-            }
+        let layer = if let Some(layer) = &cached {
+            layer.clone()
+        } else {
+            let mut layer = pack::begin(content, self.build.epoch)?;
+            plan.write(view, &mut layer)?;
+            Some(pack::commit(content, layer)?)
         };
         self.announce(&step.text, cached.is_some());
         self.add(stage, &step.text, key, layer)
@@ -394,32 +333,11 @@ fn shorten(text: &str) -> String {
     if line.chars().count() > SHOWN { line.chars().take(SHOWN - 1).chain(['…']).collect() } else { line }
 }
 
-fn command_words(form: &Form, shell: &[String]) -> Vec<String> {
-    match form {
-        Form::Exec(words) => words.clone(),
-        Form::Shell(text) if text.is_empty() => Vec::new(),
-        Form::Shell(text) => shell.iter().cloned().chain([text.clone()]).collect(),
-    }
-}
-
 fn octal(text: &str) -> Result<u32, String> {
-    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(|| format!("--chmod={text}: an octal mode such as 755 is wanted"))
-}
-
-/// `80`, `80/udp`, `8000-8010/tcp`.
-fn ports_of(text: &str) -> Result<Vec<String>, String> {
-    const MOST: u16 = 1000;
-    let wrong = || format!("EXPOSE {text}: PORT, PORT/udp or PORT-PORT is wanted");
-    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    if !["tcp", "udp", "sctp"].contains(&protocol) {
-        return Err(wrong());
-    }
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let (first, last): (u16, u16) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
-    if first == 0 || last < first || last - first > MOST {
-        return Err(wrong());
-    }
-    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o7777)
+        .ok_or_else(|| format!("--chmod={text}: an octal mode such as 755 is wanted"))
 }
 
 /// In a here-document quotes stand for themselves.

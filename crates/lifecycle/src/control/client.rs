@@ -90,6 +90,11 @@ impl Client {
     /// Sends a request and takes its answer.
     pub fn ask(&self, request: &Request) -> Result<Reply, ClientError> {
         self.send(request, &[])?;
+        self.answer()
+    }
+
+    /// The next answer.
+    pub fn answer(&self) -> Result<Reply, ClientError> {
         loop {
             if let Incoming::Reply(reply, _) = self.receive()? {
                 return Ok(reply);

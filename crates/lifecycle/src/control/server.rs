@@ -4,7 +4,7 @@ use super::{Command, Exec, LARGEST_MESSAGE, PIECE_ERROR, PIECE_INPUT, PIECE_OUTP
 use crate::gating::Gating;
 use crate::log::Stream;
 use crate::pump::{Output, Piece};
-use cofferdam_engine::{Control, EngineError, ErrorKind, Process, ProcessSpec, Sandbox, Stdio};
+use cofferdam_engine::{Changes, Control, EngineError, ErrorKind, Process, ProcessSpec, Sandbox, Stdio};
 use cofferdam_policy::egress::Policy;
 use cofferdam_sys::{channel, readiness};
 use cofferdam_trust::{User, UserError};
@@ -216,6 +216,10 @@ impl Connection {
                 };
                 return self.reply(&reply, &[]).await;
             }
+            Request::Changes { epoch } => {
+                let reply = self.changes(epoch, fds).await;
+                return self.reply(&reply, &[]).await;
+            }
             Request::Replace { policy } => return self.reply(&self.replace(policy).await, &[]).await,
             Request::Stop { grace_ms } => Command::Stop { grace: Duration::from_millis(grace_ms) },
             Request::Kill { signal: None } => Command::Kill,
@@ -228,6 +232,14 @@ impl Connection {
         let sent = self.shared.commands.send(command).is_ok();
         let quiet = matches!(command, Command::Resize(..));
         sent && (quiet || self.reply(&Reply::Done, &[]).await)
+    }
+
+    async fn changes(&self, epoch: i64, mut fds: Vec<OwnedFd>) -> Reply {
+        let Some(out) = fds.pop() else { return failed("no descriptor came along".into(), 1) };
+        match self.shared.sandbox.changes(Changes { out: out.into(), epoch, leave_out: Vec::new() }).await {
+            Ok(layer) => Reply::Changed(layer),
+            Err(error) => of_engine(&error),
+        }
     }
 
     /// Acknowledged means that the gate has it.

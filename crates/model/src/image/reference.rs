@@ -110,9 +110,7 @@ impl FromStr for Reference {
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
         let (rest, digest) = match text.split_once('@') {
             None => (text, None),
-            Some((rest, digest)) => {
-                (rest, Some(digest.parse().map_err(|source| ReferenceError::Digest { text: shown(text), source })?))
-            }
+            Some((rest, digest)) => (rest, Some(digest.parse().map_err(|source| ReferenceError::Digest { text: shown(text), source })?)),
         };
         let (name, tag) = match rest.rsplit_once(':') {
             Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
@@ -156,7 +154,8 @@ fn check_registry(registry: &str) -> Option<()> {
         let plain = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         !label.is_empty() && plain && !label.starts_with('-') && !label.ends_with('-')
     };
-    let v6 = || host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+    let v6 =
+        || host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
     (port_fits && host.len() <= 253 && (host.split('.').all(label) || v6())).then_some(())
 }
 
@@ -236,8 +235,36 @@ mod tests {
     #[test]
     fn odd_names_are_refused() {
         let odd = [
-            "", ":", "@", "a@", "a:", "a:-x", "a:.x", "A", "a/B", "a//b", "/a", "a/", "a b", "a..b", "a___b", "a-", "-a", "a._b", "a@sha256:00",
-            "a.b:99999/x", "a.b:0/x", "a.b:x/y", "-a.b/c", "a.b-/c", "../../etc", "a/../b", "a.b/../c", "http://a.b/c", "a:b:c", "ä",
+            "",
+            ":",
+            "@",
+            "a@",
+            "a:",
+            "a:-x",
+            "a:.x",
+            "A",
+            "a/B",
+            "a//b",
+            "/a",
+            "a/",
+            "a b",
+            "a..b",
+            "a___b",
+            "a-",
+            "-a",
+            "a._b",
+            "a@sha256:00",
+            "a.b:99999/x",
+            "a.b:0/x",
+            "a.b:x/y",
+            "-a.b/c",
+            "a.b-/c",
+            "../../etc",
+            "a/../b",
+            "a.b/../c",
+            "http://a.b/c",
+            "a:b:c",
+            "ä",
         ];
         for text in odd {
             assert!(text.parse::<Reference>().is_err(), "{text}");

@@ -99,8 +99,20 @@ impl Reader<'_> {
         let value = value.unwrap_or_default();
         match operator.as_str() {
             "" => Ok(value),
-            ":-" | "-" => if there { Ok(value) } else { expanded() },
-            ":+" | "+" => if there { expanded() } else { Ok(String::new()) },
+            ":-" | "-" => {
+                if there {
+                    Ok(value)
+                } else {
+                    expanded()
+                }
+            }
+            ":+" | "+" => {
+                if there {
+                    expanded()
+                } else {
+                    Ok(String::new())
+                }
+            }
             ":?" | "?" if there => Ok(value),
             ":?" | "?" => Err(format!("{name}: {}", expanded()?)),
             _ => Err(format!("${{{name}{operator}…}} is not supported: only :- - :+ + :? and ? are")),

@@ -183,8 +183,24 @@ pub fn parse(line: &Line) -> Result<Instruction, String> {
 
 fn nearest(word: &str) -> String {
     const KNOWN: &[&str] = &[
-        "FROM", "ARG", "ENV", "LABEL", "RUN", "COPY", "ADD", "WORKDIR", "USER", "ENTRYPOINT", "CMD", "EXPOSE", "VOLUME", "SHELL",
-        "HEALTHCHECK", "STOPSIGNAL", "ONBUILD", "MAINTAINER",
+        "FROM",
+        "ARG",
+        "ENV",
+        "LABEL",
+        "RUN",
+        "COPY",
+        "ADD",
+        "WORKDIR",
+        "USER",
+        "ENTRYPOINT",
+        "CMD",
+        "EXPOSE",
+        "VOLUME",
+        "SHELL",
+        "HEALTHCHECK",
+        "STOPSIGNAL",
+        "ONBUILD",
+        "MAINTAINER",
     ];
     let near = KNOWN.iter().map(|known| (cofferdam_model::yaml::distance(word, known), known)).min();
     near.filter(|(distance, _)| *distance <= 2).map(|(_, known)| format!("; did you mean {known}?")).unwrap_or_default()
@@ -283,7 +299,9 @@ fn run(line: &Line) -> Result<Run, String> {
             ("mount", value) => mounts.push(mount(value)?),
             ("network", "none") => no_network = true,
             ("network", "default") => {}
-            ("network", other) => return Err(format!("RUN --network={other} is not supported: what a build reaches is asked by image build --network")),
+            ("network", other) => {
+                return Err(format!("RUN --network={other} is not supported: what a build reaches is asked by image build --network"));
+            }
             ("security", _) => return Err("RUN --security is not supported: a build has no more rights than any sandbox".into()),
             (other, _) => return Err(format!("RUN has no flag --{other}")),
         }
@@ -300,7 +318,25 @@ fn mount(text: &str) -> Result<RunMount, String> {
     let has = |name: &str| fields.iter().any(|(key, value)| *key == name && *value != "false");
     let target = get(&["target", "dst", "destination"]).map(str::to_owned);
     let refuse = |what: &str| Err(format!("RUN --mount: {what} is not supported"));
-    let known = ["type", "target", "dst", "destination", "id", "source", "src", "required", "readonly", "ro", "rw", "sharing", "mode", "uid", "gid", "from", "size"];
+    let known = [
+        "type",
+        "target",
+        "dst",
+        "destination",
+        "id",
+        "source",
+        "src",
+        "required",
+        "readonly",
+        "ro",
+        "rw",
+        "sharing",
+        "mode",
+        "uid",
+        "gid",
+        "from",
+        "size",
+    ];
     if let Some((name, _)) = fields.iter().find(|(name, _)| !known.contains(name)) {
         return refuse(name);
     }
@@ -413,7 +449,8 @@ fn nanoseconds(text: &str) -> Option<u64> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let number: u64 = rest[..digits].parse().ok()?;
-        let units: [(&str, u64); 6] = [("ms", 1_000_000), ("us", 1000), ("ns", 1), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
+        let units: [(&str, u64); 6] =
+            [("ms", 1_000_000), ("us", 1000), ("ns", 1), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
         let (unit, factor) = units.into_iter().find(|(unit, _)| rest[digits..].starts_with(unit))?;
         total = total.checked_add(number.checked_mul(factor)?)?;
         rest = &rest[digits + unit.len()..];

@@ -77,12 +77,11 @@ fn join(lines: &[&str], first: usize, escape: char) -> (String, usize) {
         if at > first + 1 && (is_comment(line) || line.trim().is_empty()) {
             continue;
         }
-        match line.trim_end().strip_suffix(escape) {
-            Some(continued) => joined.push_str(continued),
-            None => {
-                joined.push_str(line);
-                break;
-            }
+        if let Some(continued) = line.trim_end().strip_suffix(escape) {
+            joined.push_str(continued);
+        } else {
+            joined.push_str(line);
+            break;
         }
     }
     (joined, at)
@@ -118,7 +117,6 @@ fn announced(rest: &str) -> Vec<(String, bool, bool)> {
         let byte = bytes[at];
         match quote {
             Some(open) if byte == open => quote = None,
-            Some(_) => {}
             None if byte == b'\'' || byte == b'"' => quote = Some(byte),
             None if bytes[at..].starts_with(b"<<") && bytes.get(at + 2) != Some(&b'<') && (at == 0 || bytes[at - 1] != b'<') => {
                 let word: String = rest[at + 2..].chars().take_while(|c| !c.is_whitespace() && !"|&;<>()".contains(*c)).collect();
@@ -128,7 +126,7 @@ fn announced(rest: &str) -> Vec<(String, bool, bool)> {
                     found.push((plain.to_owned(), plain == word, strip));
                 }
             }
-            None => {}
+            _ => {}
         }
         at += 1;
     }

@@ -15,7 +15,8 @@ fn refused(text: &str, line: usize, part: &str) {
 
 #[test]
 fn stages_have_names_and_numbers() {
-    let file = parse("# syntax=docker/dockerfile:1\nARG V=3.12\nFROM python:$V AS Base\nFROM base\nFROM --platform=linux/amd64 scratch as x\n");
+    let file =
+        parse("# syntax=docker/dockerfile:1\nARG V=3.12\nFROM python:$V AS Base\nFROM base\nFROM --platform=linux/amd64 scratch as x\n");
     assert_eq!(file.arguments, [("V".into(), Some("3.12".into()))]);
     assert_eq!(file.stages[0].name.as_deref(), Some("base"));
     assert_eq!((file.stage("BASE", 3), file.stage("1", 3), file.stage("x", 2), file.stage("9", 3)), (Some(0), Some(1), None, None));

@@ -93,7 +93,10 @@ impl LayerReader for StoredLayer<'_> {
         io::copy(self, &mut io::sink()).map_err(|error| wrong(digest, &error))?;
         match self.hasher.take().map(Hasher::finish) {
             Some(found) if found == *digest => Ok(()),
-            _ => Err(PullError::Layer { digest: digest.clone(), why: "the stored bytes are damaged; remove the image and pull it again".into() }),
+            _ => Err(PullError::Layer {
+                digest: digest.clone(),
+                why: "the stored bytes are damaged; remove the image and pull it again".into(),
+            }),
         }
     }
 
@@ -154,7 +157,8 @@ impl Fetching<'_> {
                     self.network = None;
                     self.resumes += 1;
                     if self.resumes > RESUMES {
-                        let why = broken.err().map_or_else(|| "the registry sends fewer bytes than the manifest says".into(), |e| e.to_string());
+                        let why =
+                            broken.err().map_or_else(|| "the registry sends fewer bytes than the manifest says".into(), |e| e.to_string());
                         return Err(wrong(&why));
                     }
                     std::thread::sleep(Duration::from_millis(100) * 2u32.pow(self.resumes));

@@ -10,7 +10,12 @@ use std::os::fd::{AsFd, OwnedFd};
 const CHUNK: usize = 256 << 10;
 
 /// Decompresses, hashes and unpacks; checks the digest of what was unpacked.
-pub fn unpack_stream(reader: &mut dyn LayerReader, wanted: &Wanted<'_>, root: &OwnedFd, below: Option<&Lowers>) -> Result<Unpacked, PullError> {
+pub fn unpack_stream(
+    reader: &mut dyn LayerReader,
+    wanted: &Wanted<'_>,
+    root: &OwnedFd,
+    below: Option<&Lowers>,
+) -> Result<Unpacked, PullError> {
     let digest = &wanted.descriptor.digest;
     let budget = Budget::default();
     let stored = Counted { inner: reader, count: 0 };
@@ -24,7 +29,10 @@ pub fn unpack_stream(reader: &mut dyn LayerReader, wanted: &Wanted<'_>, root: &O
     if found == *wanted.diff_id {
         Ok(unpacked)
     } else {
-        Err(PullError::Layer { digest: digest.clone(), why: format!("its contents are {found}, the configuration says {}", wanted.diff_id) })
+        Err(PullError::Layer {
+            digest: digest.clone(),
+            why: format!("its contents are {found}, the configuration says {}", wanted.diff_id),
+        })
     }
 }
 
@@ -65,7 +73,7 @@ type Stored<'a> = io::BufReader<io::Chain<io::Cursor<Vec<u8>>, Counted<&'a mut d
 
 enum Kind<'a> {
     Plain(Stored<'a>),
-    Gzip(flate2::bufread::MultiGzDecoder<Stored<'a>>),
+    Gzip(Box<flate2::bufread::MultiGzDecoder<Stored<'a>>>),
     Zstd(zstd::Decoder<'static, Stored<'a>>),
 }
 
@@ -76,7 +84,7 @@ impl<'a> Decompressed<'a> {
         let (gzip, zstd) = (magic.starts_with(&[0x1f, 0x8b]), magic == [0x28, 0xb5, 0x2f, 0xfd]);
         let whole = io::BufReader::with_capacity(CHUNK, io::Cursor::new(magic).chain(stored));
         let kind = if gzip {
-            Kind::Gzip(flate2::bufread::MultiGzDecoder::new(whole))
+            Kind::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(whole)))
         } else if zstd {
             let mut decoder = zstd::Decoder::with_buffer(whole)?;
             // As much as zstd's own tools take without being asked (128 MiB).
@@ -116,4 +124,3 @@ impl Read for Decompressed<'_> {
         Ok(read)
     }
 }
-

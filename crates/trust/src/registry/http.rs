@@ -12,7 +12,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Proxy, SendBody};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(15);
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 /// A transfer that stands still so long is broken off, and begun again where it was.
 const STALL: Duration = Duration::from_secs(30);
 const MOST_REDIRECTS: u32 = 5;
@@ -124,14 +124,8 @@ impl Http {
     }
 
     /// Asks for a URL and follows redirects: never from HTTPS to anything else, and with credentials to the same host only.
-    fn follow(
-        &self,
-        method: &Method<'_>,
-        url: &str,
-        headers: &[(&str, &str)],
-        authorization: Option<&str>,
-    ) -> Result<Response, Refusal> {
-        let mut url = self.absolute(url)?;
+    fn follow(&self, method: &Method<'_>, url: &str, headers: &[(&str, &str)], authorization: Option<&str>) -> Result<Response, Refusal> {
+        let mut url = absolute(url)?;
         let first = authority(&url).to_owned();
         for _ in 0..=MOST_REDIRECTS {
             let authorization = authorization.filter(|_| authority(&url) == first);
@@ -148,14 +142,6 @@ impl Http {
             url = target;
         }
         Err(Refusal::Redirect(url, "there are too many redirects"))
-    }
-
-    /// The URL of an upload may be given without its host.
-    fn absolute(&self, url: &str) -> Result<String, Refusal> {
-        if url.starts_with("https:") || url.starts_with("http:") {
-            return Ok(url.to_owned());
-        }
-        Err(Refusal::Redirect(url.to_owned(), "it is no HTTP"))
     }
 
     fn once(&self, method: &Method<'_>, url: &str, headers: &[(&str, &str)], authorization: Option<&str>) -> Result<Response, Refusal> {
@@ -214,7 +200,7 @@ impl Http {
                     ureq::Error::Timeout(_) => true,
                     _ => false,
                 };
-                if !passing { RegistryError::Unreachable { registry, why } } else { RegistryError::Broken { registry, why } }
+                if passing { RegistryError::Broken { registry, why } } else { RegistryError::Unreachable { registry, why } }
             }
         }
     }
@@ -252,6 +238,14 @@ fn certificates(options: &RegistryOptions) -> Result<Vec<Certificate<'static>>, 
         all.extend(own.iter().map(|der| Certificate::from_der(der).to_owned()));
     }
     Ok(all)
+}
+
+/// Only what is asked for over HTTP.
+fn absolute(url: &str) -> Result<String, Refusal> {
+    if url.starts_with("https:") || url.starts_with("http:") {
+        return Ok(url.to_owned());
+    }
+    Err(Refusal::Redirect(url.to_owned(), "it is no HTTP"))
 }
 
 fn authority(url: &str) -> &str {

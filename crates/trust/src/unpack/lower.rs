@@ -141,8 +141,7 @@ fn is_opaque(layer: &OwnedFd, path: &Path) -> rustix::io::Result<bool> {
     let mut value = [0; 1];
     match rustix::fs::fgetxattr(directory.as_fd(), OPAQUE_ATTRIBUTE, &mut value) {
         Ok(length) => Ok(&value[..length] == b"y"),
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
-        Err(Errno::RANGE) => Ok(false),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -4,8 +4,8 @@ use super::lower::{Found, Lowers, OPAQUE_ATTRIBUTE, is_whiteout};
 use super::pax::Extended;
 use super::{UnpackError, failed, refused};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr,
-    ftruncate, futimens, linkat, mkdirat, mknodat, openat, readlinkat, seek, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
+    fsetxattr, ftruncate, futimens, linkat, mkdirat, mknodat, openat, readlinkat, seek, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -337,7 +337,7 @@ impl<'a> Tree<'a> {
                     FileType::Symlink => Some(readlinkat(self.root, &next, Vec::new()).map_err(&error)?),
                     _ => return Err(refused(path, "a file stands where its directory should be")),
                 },
-                None => self.from_below(&next, path)?,
+                None => self.take_from_below(&next, path)?,
             };
             let Some(target) = target else {
                 place = next;
@@ -363,7 +363,7 @@ impl<'a> Tree<'a> {
     }
 
     /// A directory that this layer does not have: made with the attributes of the one below, or a link from below to follow.
-    fn from_below(&mut self, place: &Path, path: &Path) -> Result<Option<std::ffi::CString>, UnpackError> {
+    fn take_from_below(&mut self, place: &Path, path: &Path) -> Result<Option<std::ffi::CString>, UnpackError> {
         let error = failed(path);
         let Some(lowers) = self.lowers else {
             self.implicit.insert(place.to_owned());

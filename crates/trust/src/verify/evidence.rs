@@ -148,4 +148,3 @@ pub fn kept(bytes: &[u8]) -> Result<Vec<Evidence>, VerifyError> {
     serde_json::from_slice(bytes)
         .map_err(|error| VerifyError::Configuration { what: "the image's kept evidence".into(), why: error.to_string() })
 }
-

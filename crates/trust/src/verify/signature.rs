@@ -74,7 +74,7 @@ impl<'a> Judge<'a> {
             Evidence::Broken { why } => Err(why.clone()),
             Evidence::Simple { payload, signature, signer } => self.simple(payload, signature, signer, subjects),
             Evidence::Attestation { .. } | Evidence::Bundle { .. } => {
-                let (bundle, statement) = self.statement(evidence, subjects)?;
+                let (bundle, statement) = statement(evidence, subjects)?;
                 if !statement.as_ref().is_none_or(Statement::is_signature) {
                     let kind = statement.map(|statement| statement.predicate_type().to_owned()).unwrap_or_default();
                     return Err(format!("an attestation of {kind} is no signature of the image"));
@@ -90,7 +90,7 @@ impl<'a> Judge<'a> {
             Evidence::Broken { why } => Err(why.clone()),
             Evidence::Simple { .. } => Err("a plain signature says nothing on how the image was built".into()),
             Evidence::Attestation { .. } | Evidence::Bundle { .. } => {
-                let (bundle, statement) = self.statement(evidence, subjects)?;
+                let (bundle, statement) = statement(evidence, subjects)?;
                 let statement = statement.ok_or("a plain signature says nothing on how the image was built")?;
                 let mut accepted = self.signed(evidence, &bundle, &Signed::Statement, subjects)?;
                 accepted.steps.extend(statement.check_provenance(self.entry)?);
@@ -124,37 +124,6 @@ impl<'a> Judge<'a> {
         });
         let evidence = Evidence::Simple { payload: payload.into(), signature: signature.into(), signer: signer.clone() };
         self.signed(&evidence, &bundle.to_string(), &Signed::Payload(payload.as_bytes()), subjects)
-    }
-
-    /// The bundle's JSON, and the statement that it holds.
-    fn statement(&self, evidence: &Evidence, subjects: &[&Digest]) -> Result<(String, Option<Statement>), String> {
-        let (json, envelope) = match evidence {
-            Evidence::Bundle { json } => {
-                let value: Value = serde_json::from_str(json).map_err(|error| format!("the bundle is not valid: {error}"))?;
-                if value.is_null() {
-                    return Err("the bundle is null".into());
-                }
-                let envelope = value.get("dsseEnvelope").cloned();
-                (json.clone(), envelope)
-            }
-            Evidence::Attestation { envelope, signer } => {
-                let value: Value = serde_json::from_str(envelope).map_err(|error| format!("the attestation is not valid: {error}"))?;
-                let bundle = json!({
-                    "mediaType": "application/vnd.dev.sigstore.bundle+json;version=0.1",
-                    "verificationMaterial": material(signer)?,
-                    "dsseEnvelope": value,
-                });
-                (bundle.to_string(), Some(value))
-            }
-            _ => return Err("it holds no statement".into()),
-        };
-        let Some(envelope) = envelope else { return Ok((json, None)) };
-        if envelope["payloadType"].as_str() != Some(PAYLOAD_TYPE) {
-            return Err(format!("the attestation's payload is of type {}", envelope["payloadType"]));
-        }
-        let payload = envelope["payload"].as_str().and_then(|text| STANDARD.decode(text).ok());
-        let payload = payload.ok_or("the attestation's payload is not base64")?;
-        Ok((json, Some(Statement::parse(&payload, subjects)?)))
     }
 
     fn signed(&self, evidence: &Evidence, bundle: &str, what: &Signed<'_>, subjects: &[&Digest]) -> Result<Accepted, String> {
@@ -240,6 +209,37 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// The bundle's JSON, and the statement that it holds.
+fn statement(evidence: &Evidence, subjects: &[&Digest]) -> Result<(String, Option<Statement>), String> {
+    let (json, envelope) = match evidence {
+        Evidence::Bundle { json } => {
+            let value: Value = serde_json::from_str(json).map_err(|error| format!("the bundle is not valid: {error}"))?;
+            if value.is_null() {
+                return Err("the bundle is null".into());
+            }
+            let envelope = value.get("dsseEnvelope").cloned();
+            (json.clone(), envelope)
+        }
+        Evidence::Attestation { envelope, signer } => {
+            let value: Value = serde_json::from_str(envelope).map_err(|error| format!("the attestation is not valid: {error}"))?;
+            let bundle = json!({
+                "mediaType": "application/vnd.dev.sigstore.bundle+json;version=0.1",
+                "verificationMaterial": material(signer)?,
+                "dsseEnvelope": value,
+            });
+            (bundle.to_string(), Some(value))
+        }
+        _ => return Err("it holds no statement".into()),
+    };
+    let Some(envelope) = envelope else { return Ok((json, None)) };
+    if envelope["payloadType"].as_str() != Some(PAYLOAD_TYPE) {
+        return Err(format!("the attestation's payload is of type {}", envelope["payloadType"]));
+    }
+    let payload = envelope["payload"].as_str().and_then(|text| STANDARD.decode(text).ok());
+    let payload = payload.ok_or("the attestation's payload is not base64")?;
+    Ok((json, Some(Statement::parse(&payload, subjects)?)))
+}
+
 fn verifier(file: &TrustFile) -> Result<Verifier, VerifyError> {
     let wrong = |why: String| VerifyError::Configuration { what: "the trust root".into(), why };
     let root = match &file.trust_root {
@@ -287,8 +287,11 @@ fn check(
     }
 }
 
+type Data = Vec<u8>;
+type RawSignature = Vec<u8>;
+
 /// What is signed, byte for byte, with each signature.
-fn signatures(evidence: &Evidence, bundle: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+fn signatures(evidence: &Evidence, bundle: &str) -> Result<Vec<(Data, RawSignature)>, String> {
     let decode = |text: &str| STANDARD.decode(text).map_err(|_| "the signature is not base64".to_owned());
     if let Evidence::Simple { payload, signature, .. } = evidence {
         return Ok(vec![(payload.clone().into_bytes(), decode(signature)?)]);

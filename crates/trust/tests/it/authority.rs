@@ -8,8 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cofferdam_trust::content::sha256;
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SanType, SerialNumber, SigningKey, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SigningKey, date_time_ymd,
 };
 use serde_json::{Value, json};
 
@@ -175,7 +175,6 @@ impl Authority {
         let note = format!("log.example - 1\n2\n{}\n", b64(&root));
         let hint = &id(&self.log)[..4];
         let signature = b64(&[hint, &self.log.sign(note.as_bytes()).expect("signed")].concat());
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let promised = json!({"body": b64(body), "integratedTime": SIGNED_AT, "logID": hex(&id(&self.log)), "logIndex": 1});
         let promise = self.log.sign(serde_json::to_string(&promised).expect("JSON").as_bytes()).expect("signed");
         json!({
@@ -225,7 +224,6 @@ impl Authority {
             "signature": {"content": signature, "publicKey": {"content": b64(leaf.pem.as_bytes())}},
         }});
         let entry = self.entry("hashedrekord", &serde_json::to_vec(&body).expect("JSON"));
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let log_entry = json!({
             "SignedEntryTimestamp": entry["inclusionPromise"]["signedEntryTimestamp"],
             "Payload": {"body": entry["canonicalizedBody"], "integratedTime": SIGNED_AT, "logIndex": 1, "logID": hex(&id(&self.log))},
@@ -253,6 +251,10 @@ pub fn provenance(digest: &str, builder: &str, repository: &str) -> Value {
         "runDetails": {"builder": {"id": builder}},
     });
     in_toto(digest, "https://slsa.dev/provenance/v1", predicate)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn der(tag: u8, content: &[u8]) -> Vec<u8> {

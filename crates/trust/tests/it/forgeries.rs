@@ -105,7 +105,8 @@ fn the_genuine_ones_are_accepted() {
     case.judge("rule: keyed, keys: [key.pub]", &[case.simple(&leaf)]).expect("by key");
     case.judge("rule: keyed, keys: [key.pub]", &[bundle(&case.signature(&leaf))]).expect("by key, a bundle");
     let pattern = format!("rule: keyless, issuer: '{ISSUER}', identity: 'https://git.example/acme/*/.ci/release.yml@refs/tags/*'");
-    case.judge(&pattern, &[json!({"kind": "broken", "why": "x"}), bundle(&case.signature(&leaf))]).expect("a pattern, and the second piece");
+    case.judge(&pattern, &[json!({"kind": "broken", "why": "x"}), bundle(&case.signature(&leaf))])
+        .expect("a pattern, and the second piece");
 }
 
 #[test]
@@ -158,7 +159,15 @@ fn changed_bundles_are_refused() {
     attempt("no proof", tampered(&case, &leaf, &format!("{entry}/inclusionProof"), set(Value::Null)));
     attempt("another tree size", tampered(&case, &leaf, &format!("{entry}/inclusionProof/treeSize"), set(json!("3"))));
     attempt("another place", tampered(&case, &leaf, &format!("{entry}/inclusionProof/logIndex"), set(json!("0"))));
-    attempt("another checkpoint", tampered(&case, &leaf, &format!("{entry}/inclusionProof/checkpoint/envelope"), set(json!("log.example - 1\n2\nAAAA\n\n— log.example AAAA\n"))));
+    attempt(
+        "another checkpoint",
+        tampered(
+            &case,
+            &leaf,
+            &format!("{entry}/inclusionProof/checkpoint/envelope"),
+            set(json!("log.example - 1\n2\nAAAA\n\n— log.example AAAA\n")),
+        ),
+    );
     attempt("another log", tampered(&case, &leaf, &format!("{entry}/logId/keyId"), set(json!(b64(&[7; 32])))));
     attempt("wrong promise", tampered(&case, &leaf, &format!("{entry}/inclusionPromise/signedEntryTimestamp"), flipped));
     attempt("changed body", tampered(&case, &leaf, &format!("{entry}/canonicalizedBody"), set(json!(b64(b"{}")))));
@@ -169,7 +178,10 @@ fn changed_bundles_are_refused() {
     attempt("another media type", tampered(&case, &leaf, "/mediaType", set(json!("application/json"))));
     let other = case.leaf(|_| {});
     attempt("key swap", tampered(&case, &leaf, "/verificationMaterial/certificate/rawBytes", set(json!(b64(&other.der)))));
-    attempt("truncated certificate", tampered(&case, &leaf, "/verificationMaterial/certificate/rawBytes", set(json!(b64(&leaf.der[..100])))));
+    attempt(
+        "truncated certificate",
+        tampered(&case, &leaf, "/verificationMaterial/certificate/rawBytes", set(json!(b64(&leaf.der[..100])))),
+    );
     // The log entry of one signature with another's envelope.
     let mut mixed = case.signature(&leaf);
     mixed["verificationMaterial"]["tlogEntries"] = case.signature(&other)["verificationMaterial"]["tlogEntries"].clone();
@@ -205,10 +217,12 @@ fn statements_about_something_else_are_refused() {
     refused(case.judge(&keyless(), &[sign(&odd)]), "another image");
     // What a payload says of itself, without a signature that says so.
     let mut changed = case.simple(&leaf);
-    changed["payload"] = changed["payload"].as_str().expect("text").replace("registry.example/acme/app", "registry.example/acme/app ").into();
+    changed["payload"] =
+        changed["payload"].as_str().expect("text").replace("registry.example/acme/app", "registry.example/acme/app ").into();
     assert!(case.judge(&keyless(), &[changed]).is_err());
     let mut kind = case.simple(&leaf);
-    kind["payload"] = kind["payload"].as_str().expect("text").replace("cosign container image signature", "atomic container signature").into();
+    kind["payload"] =
+        kind["payload"].as_str().expect("text").replace("cosign container image signature", "atomic container signature").into();
     refused(case.judge(&keyless(), &[kind]), "no image signature");
 }
 
@@ -250,8 +264,14 @@ fn keys_of_others_are_refused() {
     refused(case.judge("rule: keyed, keys: [gone.pub]", &[case.simple(&ours)]), "gone.pub");
     std::fs::write(case.directory.path().join("odd.pub"), "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n").expect("written");
     refused(case.judge("rule: keyed, keys: [odd.pub]", &[case.simple(&ours)]), "odd.pub");
-    refused(case.judge(&keyless(), &[json!({"kind": "simple", "payload": case.simple(&ours)["payload"], "signature": case.simple(&ours)["signature"],
-        "certificate": null, "chain": null, "log_entry": null})]), "registry.example/acme/app:1");
+    refused(
+        case.judge(
+            &keyless(),
+            &[json!({"kind": "simple", "payload": case.simple(&ours)["payload"], "signature": case.simple(&ours)["signature"],
+        "certificate": null, "chain": null, "log_entry": null})],
+        ),
+        "registry.example/acme/app:1",
+    );
     let without_log = json!({"kind": "simple", "payload": case.simple(&ours)["payload"], "signature": case.simple(&ours)["signature"],
         "certificate": ours.pem, "chain": null, "log_entry": null});
     refused(case.judge(&keyless(), &[without_log]), "not recorded in the transparency log");

@@ -92,7 +92,8 @@ fn write_layout(path: &Path, layers: &[Layer]) {
     }
     let platform = Platform::here();
     let diff_ids: Vec<_> = layers.iter().map(|Layer(bytes)| sha256(bytes)).collect();
-    let config = json!({"architecture": platform.architecture, "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+    let config =
+        json!({"architecture": platform.architecture, "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}});
     let config = put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json");
     let manifest_type = "application/vnd.oci.image.manifest.v1+json";
     let manifest = json!({"schemaVersion": 2, "mediaType": manifest_type, "config": config, "layers": listed});
@@ -110,8 +111,10 @@ fn describe(root: &Path) -> BTreeMap<String, String> {
 }
 
 fn walk(root: &Path, inside: &str, seen: &mut BTreeMap<String, String>, links: &mut BTreeMap<u64, String>) {
-    let mut names: Vec<String> =
-        fs::read_dir(root.join(inside)).expect("listed").map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect();
+    let mut names: Vec<String> = fs::read_dir(root.join(inside))
+        .expect("listed")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+        .collect();
     names.sort();
     for name in names {
         let path = if inside.is_empty() { name } else { format!("{inside}/{name}") };
@@ -125,7 +128,8 @@ fn walk(root: &Path, inside: &str, seen: &mut BTreeMap<String, String>, links: &
         } else if kind.is_fifo() {
             "pipe".into()
         } else if kind.is_file() {
-            let first = if metadata.nlink() > 1 { links.entry(metadata.ino()).or_insert_with(|| path.clone()).clone() } else { path.clone() };
+            let first =
+                if metadata.nlink() > 1 { links.entry(metadata.ino()).or_insert_with(|| path.clone()).clone() } else { path.clone() };
             format!("file {} {} as {first}", metadata.size(), sha256(&fs::read(&whole).expect("read")).short())
         } else {
             "something".into()
@@ -177,51 +181,134 @@ fn same_as_umoci(layers: &[Layer]) {
 fn base() -> Layer {
     layer(|l| {
         l.dir("usr", 0o755).dir("usr/lib", 0o755).file("usr/lib/a", "a").link("lib", "usr/lib").dir("etc", 0o750).file("etc/x", "x");
-        l.dir("tmp", 0o1777).file("etc/gone", "g").dir("var", 0o755).dir("var/log", 0o700).file("var/log/one", "1").file("var/log/two", "2");
+        l.dir("tmp", 0o1777)
+            .file("etc/gone", "g")
+            .dir("var", 0o755)
+            .dir("var/log", 0o700)
+            .file("var/log/one", "1")
+            .file("var/log/two", "2");
     })
 }
 
 #[test]
 fn plain_layers_stack() {
-    same_as_umoci(&[base(), layer(|l| { l.dir("etc", 0o700).file("etc/x", "other").file("new", "n"); })]);
+    same_as_umoci(&[
+        base(),
+        layer(|l| {
+            l.dir("etc", 0o700).file("etc/x", "other").file("new", "n");
+        }),
+    ]);
 }
 
 #[test]
 fn whiteouts_and_opaque_directories_hide() {
-    same_as_umoci(&[base(), layer(|l| { l.dir("etc", 0o750).file("etc/.wh.gone", "").file("var/.wh.log", ""); })]);
-    same_as_umoci(&[base(), layer(|l| { l.dir("var", 0o755).dir("var/log", 0o711).file("var/log/.wh..wh..opq", "").file("var/log/three", "3"); })]);
-    same_as_umoci(&[base(), layer(|l| { l.dir("var", 0o755).file("var/.wh.log", "").dir("var/log", 0o711).file("var/log/four", "4"); })]);
-    same_as_umoci(&[base(), layer(|l| { l.file(".wh.lib", "").dir("lib", 0o755).file("lib/real", "r"); })]);
+    same_as_umoci(&[
+        base(),
+        layer(|l| {
+            l.dir("etc", 0o750).file("etc/.wh.gone", "").file("var/.wh.log", "");
+        }),
+    ]);
+    same_as_umoci(&[
+        base(),
+        layer(|l| {
+            l.dir("var", 0o755).dir("var/log", 0o711).file("var/log/.wh..wh..opq", "").file("var/log/three", "3");
+        }),
+    ]);
+    same_as_umoci(&[
+        base(),
+        layer(|l| {
+            l.dir("var", 0o755).file("var/.wh.log", "").dir("var/log", 0o711).file("var/log/four", "4");
+        }),
+    ]);
+    same_as_umoci(&[
+        base(),
+        layer(|l| {
+            l.file(".wh.lib", "").dir("lib", 0o755).file("lib/real", "r");
+        }),
+    ]);
 }
 
 #[test]
 fn directories_that_a_layer_leaves_out_are_those_below() {
-    same_as_umoci(&[base(), layer(|l| { l.file("tmp/x", "x").file("var/log/new", "n").file("fresh/deep/y", "y"); })]);
+    same_as_umoci(&[
+        base(),
+        layer(|l| {
+            l.file("tmp/x", "x").file("var/log/new", "n").file("fresh/deep/y", "y");
+        }),
+    ]);
 }
 
 #[test]
 fn links_of_lower_layers_are_followed() {
-    same_as_umoci(&[base(), layer(|l| { l.file("lib/b", "b"); })]);
-    same_as_umoci(&[base(), layer(|l| { l.link("abs", "/usr/lib"); }), layer(|l| { l.file("abs/c", "c").dir("abs/sub", 0o755); })]);
-    same_as_umoci(&[base(), layer(|l| { l.link("up", "../../usr"); }), layer(|l| { l.file("up/lib/d", "d"); })]);
+    same_as_umoci(&[
+        base(),
+        layer(|l| {
+            l.file("lib/b", "b");
+        }),
+    ]);
+    same_as_umoci(&[
+        base(),
+        layer(|l| {
+            l.link("abs", "/usr/lib");
+        }),
+        layer(|l| {
+            l.file("abs/c", "c").dir("abs/sub", 0o755);
+        }),
+    ]);
+    same_as_umoci(&[
+        base(),
+        layer(|l| {
+            l.link("up", "../../usr");
+        }),
+        layer(|l| {
+            l.file("up/lib/d", "d");
+        }),
+    ]);
 }
 
 #[test]
 fn links_within_a_layer_are_followed() {
-    same_as_umoci(&[layer(|l| { l.dir("real", 0o755).link("alias", "real").file("alias/x", "x").hard("y", "alias/x"); })]);
+    same_as_umoci(&[layer(|l| {
+        l.dir("real", 0o755).link("alias", "real").file("alias/x", "x").hard("y", "alias/x");
+    })]);
 }
 
 #[test]
 fn hard_links_are_one_file_also_across_layers() {
-    same_as_umoci(&[layer(|l| { l.file("a", "data").hard("b", "a").hard("c", "/b"); })]);
-    same_as_umoci(&[base(), layer(|l| { l.hard("etc/y", "etc/x"); })]);
+    same_as_umoci(&[layer(|l| {
+        l.file("a", "data").hard("b", "a").hard("c", "/b");
+    })]);
+    same_as_umoci(&[
+        base(),
+        layer(|l| {
+            l.hard("etc/y", "etc/x");
+        }),
+    ]);
 }
 
 #[test]
 fn types_change_between_layers() {
-    same_as_umoci(&[base(), layer(|l| { l.file("usr", "a file now"); })]);
-    same_as_umoci(&[base(), layer(|l| { l.dir("etc/x", 0o755).file("etc/x/inside", "i"); })]);
-    same_as_umoci(&[base(), layer(|l| { l.link("var", "etc"); }), layer(|l| { l.file("var/through", "t"); })]);
+    same_as_umoci(&[
+        base(),
+        layer(|l| {
+            l.file("usr", "a file now");
+        }),
+    ]);
+    same_as_umoci(&[
+        base(),
+        layer(|l| {
+            l.dir("etc/x", 0o755).file("etc/x/inside", "i");
+        }),
+    ]);
+    same_as_umoci(&[
+        base(),
+        layer(|l| {
+            l.link("var", "etc");
+        }),
+        layer(|l| {
+            l.file("var/through", "t");
+        }),
+    ]);
 }
 
 #[test]
@@ -236,7 +323,9 @@ fn long_names_pipes_and_set_id_bits_stay() {
 
 #[test]
 fn entries_repeated_are_the_last_of_them() {
-    same_as_umoci(&[layer(|l| { l.file("a", "one").file("a", "two").dir("d", 0o700).dir("d", 0o755).link("s", "a").file("s", "no link"); })]);
+    same_as_umoci(&[layer(|l| {
+        l.file("a", "one").file("a", "two").dir("d", 0o700).dir("d", 0o755).link("s", "a").file("s", "no link");
+    })]);
 }
 
 #[test]
@@ -246,17 +335,27 @@ fn sparse_files_have_their_holes_and_their_data() {
     data.resize(512, 0);
     data.extend(b"beginend!");
     let one = |l: &mut Writing| {
-        l.pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.name", b"sparse"), ("GNU.sparse.realsize", b"2097152")]);
+        l.pax(&[
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"sparse"),
+            ("GNU.sparse.realsize", b"2097152"),
+        ]);
         l.raw(b"GNUSparseFile.0/sparse", EntryType::Regular, 0o644, b"", &data);
     };
     same_as_umoci(&[layer(one)]);
-    let older: &[(&str, &[u8])] = &[("GNU.sparse.size", b"100"), ("GNU.sparse.numblocks", b"2"), ("GNU.sparse.map", b"10,3,50,2"), ("GNU.sparse.name", b"old")];
-    same_as_umoci(&[layer(|l| { l.pax(older).raw(b"x", EntryType::Regular, 0o644, b"", b"abcde"); })]);
+    let older: &[(&str, &[u8])] =
+        &[("GNU.sparse.size", b"100"), ("GNU.sparse.numblocks", b"2"), ("GNU.sparse.map", b"10,3,50,2"), ("GNU.sparse.name", b"old")];
+    same_as_umoci(&[layer(|l| {
+        l.pax(older).raw(b"x", EntryType::Regular, 0o644, b"", b"abcde");
+    })]);
 }
 
 #[test]
 fn an_archive_without_its_last_block_is_read() {
-    let Layer(mut bytes) = layer(|l| { l.file("a", "x"); });
+    let Layer(mut bytes) = layer(|l| {
+        l.file("a", "x");
+    });
     bytes.truncate(512 + 1);
     same_as_umoci(&[Layer(bytes)]);
 }
@@ -282,24 +381,48 @@ fn refused(layer: &Layer) {
 
 #[test]
 fn nothing_leaves_the_root() {
-    refused(&layer(|l| { l.file("../secret", "x"); }));
-    refused(&layer(|l| { l.file("a/../../secret", "x"); }));
-    refused(&layer(|l| { l.file("a/.wh...", ""); }));
-    refused(&layer(|l| { l.file(".wh.", ""); }));
-    refused(&layer(|l| { l.hard("x", "../secret"); }));
-    refused(&layer(|l| { l.raw(b"x", EntryType::Symlink, 0o777, b"", b""); }));
-    refused(&layer(|l| { l.link("loop", "loop").file("loop/x", "x"); }));
-    refused(&layer(|l| { l.file("f", "x").file("f/below", "x"); }));
-    refused(&layer(|l| { l.pax(&[("path", b"../secret")]).file("x", "x"); }));
+    refused(&layer(|l| {
+        l.file("../secret", "x");
+    }));
+    refused(&layer(|l| {
+        l.file("a/../../secret", "x");
+    }));
+    refused(&layer(|l| {
+        l.file("a/.wh...", "");
+    }));
+    refused(&layer(|l| {
+        l.file(".wh.", "");
+    }));
+    refused(&layer(|l| {
+        l.hard("x", "../secret");
+    }));
+    refused(&layer(|l| {
+        l.raw(b"x", EntryType::Symlink, 0o777, b"", b"");
+    }));
+    refused(&layer(|l| {
+        l.link("loop", "loop").file("loop/x", "x");
+    }));
+    refused(&layer(|l| {
+        l.file("f", "x").file("f/below", "x");
+    }));
+    refused(&layer(|l| {
+        l.pax(&[("path", b"../secret")]).file("x", "x");
+    }));
     for target in ["..", "../", "/", "/..", "../../..", "a/../../.."] {
-        let (directory, result) = attempt(&layer(|l| { l.link("out", target).file("out/secret", "inside").file("out/deep/secret", "inside"); }));
+        let (directory, result) = attempt(&layer(|l| {
+            l.link("out", target).file("out/secret", "inside").file("out/deep/secret", "inside");
+        }));
         result.expect("followed inside, as a process there would");
         assert!(directory.path().join("root/secret").exists(), "{target}");
     }
-    let (directory, result) = attempt(&layer(|l| { l.file("/secret", "absolute is from the root"); }));
+    let (directory, result) = attempt(&layer(|l| {
+        l.file("/secret", "absolute is from the root");
+    }));
     result.expect("unpacked");
     assert!(directory.path().join("root/secret").exists());
-    let (directory, result) = attempt(&layer(|l| { l.link("s", "../secret").file("s", "replaces the link"); }));
+    let (directory, result) = attempt(&layer(|l| {
+        l.link("s", "../secret").file("s", "replaces the link");
+    }));
     result.expect("unpacked");
     assert!(directory.path().join("root/s").symlink_metadata().expect("there").is_file());
 }
@@ -334,15 +457,28 @@ fn attributes_that_overlayfs_reads_are_not_taken_from_an_image() {
 
 #[test]
 fn bombs_are_bounded() {
-    refused(&layer(|l| { (0..1001).for_each(|at| { l.file(&format!("f{at}"), ""); }); }));
-    refused(&layer(|l| { l.file("big", &"x".repeat((1 << 20) + 1)); }));
+    refused(&layer(|l| {
+        (0..1001).for_each(|at| {
+            l.file(&format!("f{at}"), "");
+        });
+    }));
+    refused(&layer(|l| {
+        l.file("big", &"x".repeat((1 << 20) + 1));
+    }));
     let sparse: &[(&str, &[u8])] = &[("GNU.sparse.size", b"99999999999999"), ("GNU.sparse.map", b"0,1"), ("GNU.sparse.name", b"s")];
-    refused(&layer(|l| { l.pax(sparse).raw(b"x", EntryType::Regular, 0o644, b"", b"a"); }));
+    refused(&layer(|l| {
+        l.pax(sparse).raw(b"x", EntryType::Regular, 0o644, b"", b"a");
+    }));
     for (size, map) in [("10", "5,6"), ("10", "5,2,3,1"), ("10", "x"), ("10", "18446744073709551615,2")] {
-        let fields: &[(&str, &[u8])] = &[("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", map.as_bytes()), ("GNU.sparse.name", b"s")];
-        refused(&layer(|l| { l.pax(fields).raw(b"x", EntryType::Regular, 0o644, b"", b"abcdefgh"); }));
+        let fields: &[(&str, &[u8])] =
+            &[("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", map.as_bytes()), ("GNU.sparse.name", b"s")];
+        refused(&layer(|l| {
+            l.pax(fields).raw(b"x", EntryType::Regular, 0o644, b"", b"abcdefgh");
+        }));
     }
-    let deep = layer(|l| { l.pax(&[("path", "a/".repeat(3000).as_bytes())]).raw(b"x", EntryType::Directory, 0o755, b"", b""); });
+    let deep = layer(|l| {
+        l.pax(&[("path", "a/".repeat(3000).as_bytes())]).raw(b"x", EntryType::Directory, 0o755, b"", b"");
+    });
     refused(&deep);
 }
 
@@ -351,7 +487,9 @@ fn rubbish_is_no_archive() {
     for bytes in [&b"rubbish"[..], &[0xff; 2048], &[b'a'; 512]] {
         refused(&Layer(bytes.to_vec()));
     }
-    let Layer(mut bytes) = layer(|l| { l.file("a", &"x".repeat(5000)); });
+    let Layer(mut bytes) = layer(|l| {
+        l.file("a", &"x".repeat(5000));
+    });
     bytes.truncate(2000);
     refused(&Layer(bytes));
 }
