@@ -128,9 +128,11 @@ fn measure(work: &Path, docker: &str) -> Result<String, String> {
     let execs = execs.iter().map(|(name, _)| *name).zip(exec_samples.into_iter().map(median)).collect::<Vec<_>>();
     let network = network_cost(&cofferdam, work)?;
     let gate = gate(&program, work)?;
+    let images = images(&program, work, docker)?;
     Ok(report(&starts, &execs, &own, &many, detached)?
         + &gate
-        + &format!("\nA gated network adds {network:.2} ms to `run`, the gate running.\n"))
+        + &format!("\nA gated network adds {network:.2} ms to `run`, the gate running.\n")
+        + &images)
 }
 
 /// The gate beside other relays.
@@ -139,6 +141,14 @@ fn gate(program: &str, work: &Path) -> Result<String, String> {
     std::fs::create_dir_all(&directory).map_err(|e| e.to_string())?;
     let rows = output(&["bash", "xtask/bench/gate.sh", program, &directory.display().to_string()])?;
     Ok(format!("\n## The gate beside other relays (three rounds of two seconds, 32 connections; medians)\n\n{rows}"))
+}
+
+/// Images beside those who pull and build them.
+fn images(program: &str, work: &Path, docker: &str) -> Result<String, String> {
+    let directory = work.join("images");
+    std::fs::create_dir_all(&directory).map_err(|e| e.to_string())?;
+    let rows = output(&["bash", "xtask/bench/images.sh", program, &directory.display().to_string(), docker])?;
+    Ok(format!("\n## Images (five rounds; medians)\n\n{rows}"))
 }
 
 /// Milliseconds that a gated network adds to a run.

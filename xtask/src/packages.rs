@@ -37,7 +37,9 @@ const TO_BENCH: &[&str] = &[
     "busybox-static",
     "crun",
     "curl",
+    "docker-registry",
     "docker.io",
+    "e2fsprogs",
     "haproxy",
     "hyperfine",
     "iproute2",
@@ -46,6 +48,8 @@ const TO_BENCH: &[&str] = &[
     "nginx-light",
     "procps",
     "python3",
+    "skopeo",
+    "umoci",
     "wrk",
 ];
 

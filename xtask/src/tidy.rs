@@ -34,6 +34,11 @@ const QUARANTINED: &[(&str, &[&str])] = &[
     ("psl", &["policy"]),
     ("socket2", &["gate"]),
     ("futures-util", &["cli"]),
+    ("sigstore-verify", &["trust"]),
+    ("sigstore-trust-root", &["trust"]),
+    ("ureq", &["trust"]),
+    ("rustls", &["trust"]),
+    ("tar", &["trust"]),
 ];
 
 const UNSAFE: &str = concat!("un", "safe ");

@@ -31,7 +31,8 @@ pub fn run(global: Global, reference: &str) -> Result<ExitCode, Failure> {
     let (file, _) = changed(&context, &record)?;
     let image = resolve(&record.image, context.data.path())?;
     let found = changes::list(file.path(), &image)?;
-    let found: Vec<Changed> = found.into_iter().map(|(path, kind)| Changed { kind: kind.letter(), path: path.display().to_string() }).collect();
+    let found: Vec<Changed> =
+        found.into_iter().map(|(path, kind)| Changed { kind: kind.letter(), path: path.display().to_string() }).collect();
     one(context.global.output, &found, |out| {
         found.iter().try_for_each(|change| writeln!(out, "{} /{}", change.kind, printable(&change.path)))
     })?;
