@@ -148,9 +148,9 @@ fn images_are_what_docker_builds() {
 fn difference(ours: &str, theirs: &str) -> String {
     let only = |a: &str, b: &str, mark: char| {
         let known: std::collections::BTreeSet<&str> = b.lines().collect();
-        a.lines().filter(|line| !known.contains(line)).map(|line| format!("{mark} {line}\n")).collect::<String>()
+        a.lines().filter(|line| !known.contains(line)).map(|line| format!("{mark} {line}")).collect::<Vec<_>>().join("\n")
     };
-    only(ours, theirs, '+') + &only(theirs, ours, '-')
+    only(ours, theirs, '+') + "\n" + &only(theirs, ours, '-')
 }
 
 /// A home with `base:1`, and a context with this Dockerfile.

@@ -3,35 +3,28 @@
 //! First a plan, which can be hashed without writing anything; then the plan as a layer. The tree is a build context or another
 //! stage; no path leads out of it, links included.
 
+mod view;
+
+pub use view::View;
+
 use crate::content::{Content, Hasher};
 use crate::dockerfile::Heredoc;
 use crate::pack::{EPOCH, Entry, LayerWriter};
-use crate::pattern::{Ignore, name_matches, path_matches};
+use crate::pattern::path_matches;
 use crate::unpack::{self, Budget, Found, Lowers};
 use cofferdam_model::image::Digest;
-use cofferdam_sys::mount::{FsOption, attr, new_fs};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat2, readlinkat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, openat2, readlinkat, statat};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 const MOST_ENTRIES: usize = 2_000_000;
-
-/// A tree that is copied from.
-#[derive(Debug)]
-pub struct View {
-    root: OwnedFd,
-    /// What is left out of it.
-    pub ignore: Ignore,
-    /// Whether owners are those of the image they come from, or nobody's.
-    owned: bool,
-}
 
 /// What cannot be copied.
 #[derive(Debug, thiserror::Error)]
@@ -107,96 +100,6 @@ struct Item {
 pub struct Plan {
     items: Vec<Item>,
     made: BTreeSet<PathBuf>,
-}
-
-impl View {
-    /// A build context.
-    pub fn context(path: &Path) -> io::Result<Self> {
-        let ignore = match std::fs::read_to_string(path.join(".dockerignore")) {
-            Ok(text) => Ignore::parse(&text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ignore::default(),
-            Err(error) => return Err(error),
-        };
-        Ok(Self { root: File::open(path)?.into(), ignore, owned: false })
-    }
-
-    /// The layers of an image or a stage, put together; lowest first.
-    pub fn of_layers(content: &Content, layers: &[Arc<OwnedFd>]) -> io::Result<Self> {
-        // A stack is of two at least.
-        let empty = content.directory("layers").map_err(io::Error::other)?.join("empty");
-        let _ = std::fs::create_dir(&empty);
-        let empty = File::open(&empty)?;
-        let tops = layers.iter().rev().map(|layer| layer.as_fd());
-        let mut options: Vec<FsOption<'_>> = tops.map(|layer| FsOption::Fd("lowerdir+", layer)).collect();
-        options.push(FsOption::Fd("lowerdir+", empty.as_fd()));
-        if options.len() == 1 {
-            return Ok(Self { root: empty.into(), ignore: Ignore::default(), owned: true });
-        }
-        let root = new_fs("overlay", &options, attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV).map_err(|error| error.source)?;
-        Ok(Self { root, ignore: Ignore::default(), owned: true })
-    }
-
-    /// What a message calls it.
-    const fn name(&self) -> &'static str {
-        if self.owned { "that image" } else { "the build context (or .dockerignore leaves it out)" }
-    }
-
-    fn open(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
-    }
-
-    /// Follows links, as for what a COPY names itself.
-    fn stat(&self, path: &Path) -> rustix::io::Result<Stat> {
-        statat(self.open(path, OFlags::PATH)?, "", AtFlags::EMPTY_PATH)
-    }
-
-    fn names(&self, path: &Path) -> Result<Vec<OsString>, CopyError> {
-        let failed = |error: Errno| CopyError::Io { path: path.to_owned(), source: error.into() };
-        let directory = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&directory).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(OsString::from_vec(name));
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
-    }
-
-    fn leaves_out(&self, path: &Path) -> bool {
-        !path.as_os_str().is_empty() && self.ignore.excludes(&path.to_string_lossy())
-    }
-
-    /// The paths that a pattern stands for, sorted.
-    fn matching(&self, pattern: &str) -> Result<Vec<PathBuf>, CopyError> {
-        let clean = normal(Path::new(pattern));
-        let wild = |part: &str| part.contains(['*', '?', '[']);
-        if !wild(pattern) {
-            let there = !self.leaves_out(&clean) && self.stat(&clean).is_ok();
-            return if there { Ok(vec![clean]) } else { Ok(Vec::new()) };
-        }
-        let mut found = vec![PathBuf::new()];
-        for part in clean.components() {
-            let part = part.as_os_str().to_string_lossy().into_owned();
-            let mut next = Vec::new();
-            for directory in &found {
-                if !wild(&part) {
-                    next.push(directory.join(&part));
-                    continue;
-                }
-                for name in self.names(directory).unwrap_or_default() {
-                    if name_matches(&part, &name.to_string_lossy()) {
-                        next.push(directory.join(name));
-                    }
-                }
-            }
-            found = next;
-        }
-        found.retain(|path| !self.leaves_out(path) && self.stat(path).is_ok());
-        Ok(found)
-    }
 }
 
 /// A path without `.`, `..` and a leading `/`.
@@ -367,8 +270,7 @@ impl Plan {
         let making = Arc::new(content.begin_layer().map_err(|error| failed(error.to_string()))?);
         unpack::unpack(plain, making.root().as_fd(), None, Budget::default()).map_err(|error| failed(error.to_string()))?;
         self.ancestors(&target.join("."), wanted);
-        let unpacked =
-            View { root: making.root().try_clone().map_err(|error| failed(error.to_string()))?, ignore: Ignore::default(), owned: true };
+        let unpacked = View::unpacked(making.root().try_clone().map_err(|error| failed(error.to_string()))?);
         let first = self.items.len();
         let whole = Wanted { paths: Vec::new(), texts: Vec::new(), mode: None, exclude: &[], ..*wanted };
         self.contents(&unpacked, &whole, Path::new(""), Path::new(""), target)?;

@@ -6,9 +6,11 @@
 mod expand;
 mod instruction;
 mod lines;
+mod mounts;
 
 pub use expand::{Variables, expand, words};
-pub use instruction::{Copy, Form, From, Heredoc, Instruction, MountKind, Run, RunMount, Source};
+pub use instruction::{Copy, Form, From, Heredoc, Instruction, Run, Source};
+pub use mounts::{MountKind, RunMount};
 
 /// A parsed Dockerfile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

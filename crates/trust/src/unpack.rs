@@ -8,6 +8,7 @@
 //! Layers are unpacked beside each other, each without those below it. Where a layer leaves out the directories above its
 //! entries, it takes them from below, so such a layer is looked at again once those are there ([`Unpacked::implicit`]).
 
+mod attributes;
 mod lower;
 mod pax;
 mod tree;
@@ -15,6 +16,7 @@ mod tree;
 pub use lower::{Found, Lowers, OPAQUE_ATTRIBUTE, is_whiteout};
 pub use tree::complete;
 
+use attributes::Attributes;
 use pax::Extended;
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -22,7 +24,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use tar::{Archive, Entry, EntryType};
-use tree::{Attributes, Tree};
+use tree::Tree;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";

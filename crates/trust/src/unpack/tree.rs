@@ -1,11 +1,11 @@
 //! Writing below a layer's root. Nobody else writes there, so a path that was walked stays what it was.
 
+use super::attributes::{Attributes, apply};
 use super::lower::{Found, Lowers, OPAQUE_ATTRIBUTE, is_whiteout};
-use super::pax::Extended;
 use super::{UnpackError, failed, refused};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
-    fsetxattr, ftruncate, futimens, linkat, mkdirat, mknodat, openat, readlinkat, seek, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fsetxattr, ftruncate,
+    futimens, linkat, mkdirat, mknodat, openat, readlinkat, seek, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -14,51 +14,12 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-use tar::{Entry, EntryType};
+use tar::EntryType;
 
 /// As many links as the kernel follows.
 const MOST_LINKS: usize = 40;
 const CHUNK: usize = 256 << 10;
 const HOLE: usize = 4096;
-
-/// Owner, mode, time and attributes of an entry.
-#[derive(Debug)]
-pub struct Attributes {
-    uid: u32,
-    gid: u32,
-    mode: u32,
-    mtime: Timespec,
-    xattrs: Vec<(String, Vec<u8>)>,
-}
-
-impl Attributes {
-    /// What the entry's headers say.
-    pub fn of<R: Read>(entry: &Entry<'_, R>, extended: &Extended, raw: &[u8]) -> Result<Self, UnpackError> {
-        let header = entry.header();
-        let shown = || String::from_utf8_lossy(raw).chars().take(300).collect::<String>();
-        let id = |value: io::Result<u64>| {
-            let id = value.ok().and_then(|id| u32::try_from(id).ok()).filter(|id| *id != u32::MAX);
-            id.ok_or_else(|| UnpackError::Refused { path: shown(), why: "its owner or group is no id" })
-        };
-        let (seconds, nanoseconds) = extended.mtime.unwrap_or_else(|| (header.mtime().unwrap_or(0).cast_signed(), 0));
-        Ok(Self {
-            uid: id(header.uid())?,
-            gid: id(header.gid())?,
-            mode: header.mode().unwrap_or(0o644) & 0o7777,
-            mtime: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
-            xattrs: extended.xattrs.clone(),
-        })
-    }
-
-    fn of_stat(stat: &Stat) -> Self {
-        let mtime = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as i64 };
-        Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777, mtime, xattrs: Vec::new() }
-    }
-
-    fn times(&self) -> Timestamps {
-        Timestamps { last_access: self.mtime, last_modification: self.mtime }
-    }
-}
 
 /// A layer's tree.
 #[derive(Debug)]
@@ -430,20 +391,6 @@ fn open_directory(parent: impl AsFd, name: impl AsRef<Path>) -> rustix::io::Resu
 
 fn set_opaque(directory: impl AsFd) -> rustix::io::Result<()> {
     fsetxattr(directory, OPAQUE_ATTRIBUTE, b"y", XattrFlags::empty())
-}
-
-/// Owner first: changing it takes set-id bits and capabilities away.
-fn apply(fd: BorrowedFd<'_>, attributes: &Attributes) -> rustix::io::Result<()> {
-    fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))?;
-    fchmod(fd, Mode::from_raw_mode(attributes.mode))?;
-    for (name, value) in &attributes.xattrs {
-        match fsetxattr(fd, name.as_str(), value, XattrFlags::empty()) {
-            // A file system without user attributes loses those, as other unpackers do.
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 fn finish_file(file: &OwnedFd, attributes: &Attributes) -> rustix::io::Result<()> {
