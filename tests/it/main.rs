@@ -11,6 +11,7 @@ mod image_build;
 mod image_trust;
 mod images;
 mod streams;
+mod suites;
 mod tasks;
 mod terminal;
 mod text;

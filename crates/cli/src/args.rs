@@ -2,9 +2,11 @@
 
 mod image;
 mod run;
+mod suite;
 
 pub use image::{BuildArgs, ImageVerb, ImportArgs, LoadArgs, PullArgs, TrustArgs, VerifyArgs};
 pub use run::{MonitorArgs, RunArgs};
+pub use suite::{SuiteArg, SuiteRunArgs, SuiteVerb};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cofferdam_model::{Name, Span};
@@ -133,6 +135,9 @@ pub enum Verb {
     /// Tasks: run, validate, list.
     #[command(subcommand)]
     Task(TaskVerb),
+    /// Suites: many attempts at many tasks.
+    #[command(subcommand)]
+    Suite(SuiteVerb),
     /// Engines that can run sandboxes here.
     #[command(subcommand)]
     Engine(EngineVerb),

@@ -150,6 +150,7 @@ failed! {
     VerifyError => "verification",
     TrustFileError => "trust_policy",
     ContentError => "image_store",
+    cofferdam_lifecycle::suite::SuiteError => "suite",
     cofferdam_lifecycle::build::BuildError => "build",
     ToolchainError => "toolchain",
     MountError => "mount",

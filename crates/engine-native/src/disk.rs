@@ -95,12 +95,12 @@ fn template(bytes: u64, templates: &Path) -> Result<PathBuf, EngineError> {
     }
     let error = |e: io::Error| EngineError::host(format!("make {}", path.display()), e);
     fs::create_dir_all(templates).map_err(error)?;
-    let making = templates.join(format!("making-{}-{bytes}", std::process::id()));
-    let file = fs::File::create(&making).map_err(error)?;
-    file.set_len(bytes).map_err(error)?;
+    // A file of this maker's own: threads of one process make it at once too.
+    let making = tempfile::Builder::new().prefix("making-").tempfile_in(templates).map_err(error)?;
+    making.as_file().set_len(bytes).map_err(error)?;
     let output = Command::new("mkfs.ext4")
         .args(["-q", "-F", "-m", "0", "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0"])
-        .arg(&making)
+        .arg(making.path())
         .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
         .output()
         .map_err(|e| EngineError::Unsupported {
@@ -109,10 +109,9 @@ fn template(bytes: u64, templates: &Path) -> Result<PathBuf, EngineError> {
             remedy: "install e2fsprogs, or give the sandbox a smaller --disk".into(),
         })?;
     if !output.status.success() {
-        let _ = fs::remove_file(&making);
         return Err(error(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())));
     }
-    fs::rename(&making, &path).map_err(error)?;
+    making.persist(&path).map_err(|e| error(e.error))?;
     Ok(path)
 }
 
@@ -138,5 +137,23 @@ fn copy_sparse(from: &Path, to: &Path, bytes: u64) -> io::Result<OwnedFd> {
             }
         }
         position = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_makers_of_a_template_make_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let templates = directory.path().join("templates");
+        let made: Vec<PathBuf> = std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..6).map(|_| scope.spawn(|| template(64 << 20, &templates).expect("made"))).collect();
+            makers.into_iter().map(|maker| maker.join().expect("no panic")).collect()
+        });
+        let checked = Command::new("e2fsck").args(["-fn"]).arg(&made[0]).env("PATH", "/usr/sbin:/sbin").output().expect("e2fsck");
+        assert!(checked.status.success(), "{checked:?}");
+        assert_eq!(fs::read_dir(&templates).expect("listed").count(), 1);
     }
 }

@@ -13,6 +13,7 @@ pub mod log;
 pub mod publish;
 pub mod pump;
 pub mod records;
+pub mod suite;
 pub mod supervisor;
 pub mod sweep;
 pub mod task;

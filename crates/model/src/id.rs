@@ -85,6 +85,10 @@ id!(
     /// One attempt at a task.
     AttemptId
 );
+id!(
+    /// One run of a suite.
+    SuiteId
+);
 
 #[cfg(test)]
 mod tests {

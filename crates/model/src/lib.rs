@@ -17,7 +17,7 @@ pub mod task;
 pub mod yaml;
 
 pub use event::{Event, NewEvent};
-pub use id::{AttemptId, InstallId, SandboxId};
+pub use id::{AttemptId, InstallId, SandboxId, SuiteId};
 pub use image::ImageRef;
 pub use limits::{Difficulty, Limits};
 pub use name::Name;

@@ -8,8 +8,10 @@ mod event;
 mod migration;
 mod sandbox;
 mod store;
+mod suite;
 
 pub use attempt::AttemptRecord;
 pub use event::EventFilter;
 pub use sandbox::Match;
 pub use store::{Durability, Store, StoreError};
+pub use suite::{ItemRecord, ItemState, SuiteItem, SuiteRecord};

@@ -4,7 +4,8 @@ use crate::StoreError;
 use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 
-const VERSIONS: &[&str] = &["
+const VERSIONS: &[&str] = &[
+    "
 CREATE TABLE sandbox (
     id TEXT PRIMARY KEY,
     name TEXT,
@@ -31,7 +32,25 @@ CREATE TABLE attempt (
     record TEXT NOT NULL
 ) STRICT;
 CREATE INDEX attempt_task ON attempt (task, created_at);
-"];
+",
+    "
+CREATE TABLE suite (
+    id TEXT PRIMARY KEY,
+    created_at INTEGER NOT NULL,
+    record TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE suite_item (
+    suite TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    tries INTEGER NOT NULL,
+    attempt TEXT,
+    item TEXT NOT NULL,
+    PRIMARY KEY (suite, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX suite_item_state ON suite_item (suite, state, number);
+",
+];
 
 /// Brings the database to the newest version; one that is newer than this release is refused.
 pub fn run(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {

@@ -101,11 +101,12 @@ pub fn prepare(base: &Path) -> io::Result<PathBuf> {
         return Ok(ready);
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(base)?;
-    let making = base.join(format!("making-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&making);
+    // A directory of this maker's own: threads of one process make it at once too.
+    let own = tempfile::Builder::new().prefix("making-").tempdir_in(base)?;
+    let making = own.path().join("root");
     build(&making)?;
     match fs::rename(&making, &ready) {
-        Err(_) if ready.is_dir() => fs::remove_dir_all(&making)?,
+        Err(_) if ready.is_dir() => {}
         other => other?,
     }
     remove_outdated(base, &ready);
@@ -200,5 +201,17 @@ mod tests {
         assert_eq!(passwd, Accounts::standard().passwd(), "none of the host's accounts");
         assert_eq!(prepare(&base).expect("again"), root);
         fs::remove_dir_all(&base).expect("removed");
+    }
+
+    #[test]
+    fn many_makers_at_once_make_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let base = directory.path().join("host");
+        let made: Vec<PathBuf> = std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..8).map(|_| scope.spawn(|| prepare(&base).expect("prepared"))).collect();
+            makers.into_iter().map(|maker| maker.join().expect("no panic")).collect()
+        });
+        assert!(made.iter().all(|path| *path == made[0] && path.join("dev").is_dir() && path.join("etc/passwd").is_file()));
+        assert_eq!(fs::read_dir(&base).expect("listed").count(), 1, "nothing half-made is left");
     }
 }

@@ -25,6 +25,7 @@ mod request;
 mod rm;
 pub mod run;
 mod stop;
+mod suite;
 mod task;
 mod version;
 mod wait;
@@ -64,6 +65,7 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
         Verb::Task(TaskVerb::Validate { task }) => task::validate(global, &task),
         Verb::Task(TaskVerb::List { task }) => task::list(global, task.as_ref()),
         Verb::Image(verb) => image::run(global, verb),
+        Verb::Suite(verb) => suite::run(global, &verb),
         Verb::Engine(EngineVerb::Ls) => engine::ls(global),
         Verb::Doctor(arguments) => doctor::run(global, &arguments),
         Verb::EscapeTest(arguments) => escape_test::run(global, &arguments),

@@ -27,11 +27,7 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
         environment.extend(variables);
     }
     let user = image.user(arguments.user.as_deref())?;
-    for entry in &image.config().env {
-        if let Some((key, value)) = entry.split_once('=') {
-            environment.entry(key.to_owned()).or_insert_with(|| value.to_owned());
-        }
-    }
+    image_environment(&image, &mut environment);
     base_environment(&image, &user, &mut environment);
     user_environment(arguments, &mut environment)?;
     let own = Some(image.config().working_dir.clone()).filter(|directory| !directory.is_empty());
@@ -102,6 +98,13 @@ fn made_directories(directory: &str, user: &User) -> Vec<Directory> {
         vec![Directory { path: directory.into(), mode: 0o755, owner: (user.uid, user.gid) }]
     } else {
         Vec::new()
+    }
+}
+
+/// What the image says, where nothing else does.
+pub fn image_environment(image: &VerifiedImage, environment: &mut BTreeMap<String, String>) {
+    for (key, value) in image.config().env.iter().filter_map(|entry| entry.split_once('=')) {
+        environment.entry(key.to_owned()).or_insert_with(|| value.to_owned());
     }
 }
 

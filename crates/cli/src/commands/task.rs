@@ -1,16 +1,17 @@
 //! `cofferdam task`: attempts at tasks.
 
-use crate::args::{Global, TaskRunArgs};
+use crate::args::{Global, TaskRunArgs, TrustArgs};
 use crate::commands::egress::Wanted;
-use crate::commands::request::{base_environment, check_against_machine};
+use crate::commands::request::{base_environment, check_against_machine, image_environment};
 use crate::context::{Context, actor, random};
 use crate::exit::{FAILED, Failure, TIME_LIMIT};
 use crate::host::Machine;
+use crate::images::start_from;
 use crate::output::{age, one, table};
 use crate::toolchain;
 use cofferdam_lifecycle::data::now;
 use cofferdam_lifecycle::task::{self, Agent, Plan};
-use cofferdam_model::{AttemptId, Name, NetworkLevel, Phase, Task};
+use cofferdam_model::{AttemptId, Limits, Name, NetworkLevel, Phase, Task};
 use cofferdam_store::AttemptRecord;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,15 +19,7 @@ use std::process::ExitCode;
 
 /// `task run`: exit status 0 for reward 1, 1 for less, 124 for a time-out.
 pub fn run(global: Global, arguments: &TaskRunArgs) -> Result<ExitCode, Failure> {
-    let agent = match (arguments.agent.as_str(), &arguments.agent_cmd) {
-        (_, Some(line)) => Agent::Command(line.clone()),
-        ("oracle", None) => Agent::Oracle,
-        ("nop", None) => Agent::Nop,
-        ("task", None) => Agent::Own,
-        (other, None) => {
-            return Err(Failure::usage(format!("agent {other:?} is not known")).remedy("use oracle, nop, task, or --agent-cmd 'COMMAND'"));
-        }
-    };
+    let agent = agent(&arguments.agent, arguments.agent_cmd.as_deref())?;
     let context = Context::open(global)?;
     let (task, base) = read(&arguments.task)?;
     let record = attempt(&context, &task, &base, agent)?;
@@ -42,6 +35,19 @@ pub fn run(global: Global, arguments: &TaskRunArgs) -> Result<ExitCode, Failure>
         (_, Some(reward)) if reward >= 1.0 => 0,
         _ => FAILED,
     }))
+}
+
+/// An agent by its name, or a command line.
+pub fn agent(name: &str, command: Option<&str>) -> Result<Agent, Failure> {
+    match (name, command) {
+        (_, Some(line)) => Ok(Agent::Command(line.to_owned())),
+        ("oracle", None) => Ok(Agent::Oracle),
+        ("nop", None) => Ok(Agent::Nop),
+        ("task", None) => Ok(Agent::Own),
+        (other, None) => {
+            Err(Failure::usage(format!("agent {other:?} is not known")).remedy("use oracle, nop, task, or --agent-cmd 'COMMAND'"))
+        }
+    }
 }
 
 const HEAD: [&str; 7] = ["ATTEMPT", "TASK", "AGENT", "PHASE", "REWARD", "EXIT", "AGE"];
@@ -88,7 +94,8 @@ pub fn list(global: Global, task: Option<&Name>) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(path: &Path) -> Result<(Task, PathBuf), Failure> {
+/// A task's file, or the one in a directory; with the directory that it stands in.
+pub fn read(path: &Path) -> Result<(Task, PathBuf), Failure> {
     let file = if path.is_dir() { path.join("task.yaml") } else { path.to_owned() };
     let shown = file.display().to_string();
     let text = std::fs::read_to_string(&file).map_err(|error| Failure::new(FAILED, "task", format!("{shown}: {error}")))?;
@@ -98,42 +105,41 @@ fn read(path: &Path) -> Result<(Task, PathBuf), Failure> {
 }
 
 fn attempt(context: &Context, task: &Task, base: &Path, agent: Agent) -> Result<AttemptRecord, Failure> {
-    let wanted = |level, allow| Wanted { network: Some(level), allow, ..Wanted::default() };
-    let (_, agent_gate) = wanted(task.network, &task.allow).compile()?;
-    // The verifier's network is its own; where it is limited, the same list says to what.
-    let allow: &[String] = if task.verify.network == NetworkLevel::LimitedWeb { &task.allow } else { &[] };
-    let (_, verify_gate) = wanted(task.verify.network, allow).compile()?;
+    let plan = plan(context, task, base, agent, AttemptId::from_random(random()))?;
     let engine = context.engine()?;
-    let mut image = cofferdam_trust::resolve(&task.image, context.data.path())?;
-    let mut environment = BTreeMap::new();
-    for name in &task.toolchains {
-        let (toolchain, variables) = toolchain::find(name)?;
-        image.add_toolchain(&toolchain);
-        environment.extend(variables);
-    }
-    base_environment(&image, &image.user(None)?, &mut environment);
+    let mut store = context.store()?;
+    let record = context.runtime.block_on(task::run(&context.data, &engine, &mut store, &plan))?;
+    context.sweep(&mut store)?;
+    Ok(record)
+}
+
+/// What a task may use: its own limits, no more CPUs than the machine has.
+pub fn limits(task: &Task) -> Result<Limits, Failure> {
     let machine = Machine::read();
     let mut limits = task.limits();
     if task.limits.cpus.is_none() && limits.cpus > machine.cpus {
         limits.cpus = machine.cpus;
     }
     check_against_machine(&limits, machine)?;
-    let id = AttemptId::from_random(random());
-    let plan = Plan {
-        agent_gate,
-        verify_gate,
-        id,
-        task: task.clone(),
-        base: base.to_owned(),
-        agent,
-        image,
-        environment,
-        limits,
-        actor: actor(),
-        random,
-    };
-    let mut store = context.store()?;
-    let record = context.runtime.block_on(task::run(&context.data, &engine, &mut store, &plan))?;
-    context.sweep(&mut store)?;
-    Ok(record)
+    Ok(limits)
+}
+
+/// Everything that an attempt needs.
+pub fn plan(context: &Context, task: &Task, base: &Path, agent: Agent, id: AttemptId) -> Result<Plan, Failure> {
+    let wanted = |level, allow| Wanted { network: Some(level), allow, ..Wanted::default() };
+    let (_, agent_gate) = wanted(task.network, &task.allow).compile()?;
+    // The verifier's network is its own; where it is limited, the same list says to what.
+    let allow: &[String] = if task.verify.network == NetworkLevel::LimitedWeb { &task.allow } else { &[] };
+    let (_, verify_gate) = wanted(task.verify.network, allow).compile()?;
+    let mut image = start_from(context, &task.image, &TrustArgs::default())?;
+    let mut environment = BTreeMap::new();
+    for name in &task.toolchains {
+        let (toolchain, variables) = toolchain::find(name)?;
+        image.add_toolchain(&toolchain);
+        environment.extend(variables);
+    }
+    image_environment(&image, &mut environment);
+    base_environment(&image, &image.user(None)?, &mut environment);
+    let (task, base, limits) = (task.clone(), base.to_owned(), limits(task)?);
+    Ok(Plan { id, task, base, agent, image, environment, limits, agent_gate, verify_gate, actor: actor(), random })
 }

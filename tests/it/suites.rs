@@ -1,0 +1,187 @@
+//! Suites: every attempt once, whatever dies meanwhile.
+
+use cofferdam_tests::{Home, eventually};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// Tasks whose agent and verifier are these lines.
+fn tasks(home: &Home, names: &[&str], agent: &str, verify: &str) -> String {
+    let place = home.path("tasks");
+    for name in names {
+        let directory = place.join(name);
+        fs::create_dir_all(&directory).expect("made");
+        let text = format!(
+            "version: 1\nid: {name}\ninstruction: do it\ndifficulty: easy\nagent: {{command: [sh, -c, \"{agent}\"]}}\n\
+             verify: {{command: [sh, -c, \"{verify}\"]}}\nsolution: {{command: [sh, -c, \"echo right > output/answer\"]}}\n"
+        );
+        fs::write(directory.join("task.yaml"), text).expect("written");
+    }
+    place.display().to_string()
+}
+
+const GOOD: &str = "echo right > output/answer";
+const CHECK: &str = "grep -q right output/answer";
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).expect(text)
+}
+
+#[test]
+fn every_task_is_attempted_as_often_as_asked() {
+    let home = Home::new();
+    let place = tasks(&home, &["one", "two", "three"], GOOD, CHECK);
+    let shown = json(&home.ok(&["suite", "run", "-q", &place, "--attempts", "3", "-o", "json"]));
+    let attempts = shown["attempts"].as_array().expect("attempts");
+    assert_eq!(attempts.len(), 9);
+    assert!(attempts.iter().all(|attempt| attempt["reward"] == 1.0 && attempt["state"] == "done" && attempt["tries"] == 1), "{shown}");
+    let report = json(&home.ok(&["suite", "report", "-o", "json"]));
+    assert_eq!((&report["all"]["attempts"], &report["all"]["passed"]), (&Value::from(9), &Value::from(9)));
+    assert_eq!(report["by_task"]["two"]["attempts"], 3);
+    assert_eq!(report["by_difficulty"]["easy"]["attempts"], 9);
+    let page = home.path("report.html");
+    home.ok(&["suite", "report", "--html", &page.display().to_string()]);
+    let page = fs::read_to_string(page).expect("written");
+    assert!(page.contains("<svg") && !page.contains("http"), "a page that needs nothing else");
+    let exported = home.ok(&["suite", "export"]);
+    let lines: Vec<Value> = exported.lines().map(json).collect();
+    assert_eq!(lines.len(), 9);
+    let splits: BTreeSet<String> = lines.iter().filter(|line| line["instance_id"] == "one").map(|line| line["split"].to_string()).collect();
+    assert_eq!(splits.len(), 1, "a task is in one part");
+    assert_eq!(home.ok(&["suite", "export", "--seed", "0"]), exported);
+    home.assert_clean();
+}
+
+#[test]
+fn agents_and_filters_choose() {
+    let home = Home::new();
+    let place = tasks(&home, &["fix-a", "fix-b", "other"], "true", CHECK);
+    let rewards = |words: &[&str]| {
+        let mut all = vec!["suite", "run", "-q", &place, "-o", "json"];
+        all.extend(words);
+        let shown = json(&home.run(&all).out);
+        let attempts = shown["attempts"].as_array().expect("attempts").clone();
+        attempts
+            .iter()
+            .map(|attempt| (attempt["task"].as_str().expect("a task").to_owned(), attempt["reward"].as_f64()))
+            .collect::<Vec<_>>()
+    };
+    assert!(rewards(&[]).iter().all(|(_, reward)| *reward == Some(0.0)));
+    assert!(rewards(&["--agent", "oracle"]).iter().all(|(_, reward)| *reward == Some(1.0)));
+    let some = rewards(&["--agent-cmd", GOOD, "--filter", "fix-*"]);
+    assert_eq!(some, [("fix-a".into(), Some(1.0)), ("fix-b".into(), Some(1.0))]);
+    let file = home.path("suite.yaml");
+    fs::write(&file, "version: 1\ntasks: [tasks/other, tasks/fix-a/task.yaml]\nagent: oracle\nattempts: 2\n").expect("written");
+    let shown = json(&home.ok(&["suite", "run", "-q", &file.display().to_string(), "-o", "json"]));
+    assert_eq!(shown["attempts"].as_array().expect("attempts").len(), 4);
+    assert_eq!(home.ok(&["suite", "list", "-o", "json"]).matches("\"source\"").count(), 4);
+}
+
+/// After each kill the suite goes on; nothing that was recorded is lost, nothing is attempted twice at once.
+#[test]
+fn a_suite_survives_its_runner() {
+    let home = Home::new();
+    let names: Vec<String> = (0..12).map(|at| format!("task-{at}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    // Two attempts at once at one task would meet in this directory.
+    let place = tasks(&home, &names, "sleep 0.1; echo right > output/answer", CHECK);
+    let mut recorded: BTreeSet<(String, String)> = BTreeSet::new();
+    for round in 0..8 {
+        let words: Vec<&str> = if round == 0 {
+            vec!["suite", "run", "-q", &place, "--parallel", "3"]
+        } else {
+            vec!["suite", "run", "-q", "--resume", "--parallel", "3"]
+        };
+        let mut runner = home.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+        std::thread::sleep(Duration::from_millis(150 + 97 * round));
+        let _ = runner.kill();
+        let _ = runner.wait();
+        let shown = json(&home.ok(&["suite", "show", "-o", "json"]));
+        let done: BTreeSet<(String, String)> = shown["attempts"]
+            .as_array()
+            .expect("attempts")
+            .iter()
+            .filter(|attempt| attempt["state"] == "done")
+            .map(|attempt| (attempt["task"].to_string(), attempt["id"].to_string()))
+            .collect();
+        assert!(recorded.is_subset(&done), "an attempt that was recorded stays the one: {recorded:?} {done:?}");
+        recorded = done;
+    }
+    let shown = json(&home.ok(&["suite", "run", "-q", "--resume", "-o", "json"]));
+    let attempts = shown["attempts"].as_array().expect("attempts");
+    assert!(attempts.iter().all(|attempt| attempt["state"] == "done" && attempt["reward"] == 1.0), "{shown}");
+    assert_eq!(attempts.iter().map(|attempt| attempt["id"].to_string()).collect::<BTreeSet<_>>().len(), 12);
+    let all = json(&home.ok(&["task", "list", "-o", "json"]));
+    let open = all.as_array().expect("attempts").iter().filter(|attempt| attempt["ended_at"].is_null()).count();
+    assert_eq!(open, 0, "no attempt is left open");
+    home.ok(&["prune"]);
+    home.assert_clean();
+}
+
+#[test]
+fn ctrl_c_drains_and_one_process_runs_a_suite() {
+    let home = Home::new();
+    let place = tasks(&home, &["a", "b", "c", "d"], "sleep 0.7; echo right > output/answer", CHECK);
+    let mut runner =
+        home.command(&["suite", "run", &place, "--parallel", "1"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
+    eventually("one runs", || home.run(&["task", "list", "-o", "json"]).out.contains("\"running\""));
+    let second = home.run(&["suite", "run", "--resume"]);
+    assert!(second.code == 1 && second.err.contains("being run by another process"), "{second:?}");
+    assert!(home.ok(&["suite", "list"]).contains("running"));
+    let interrupted = std::process::Command::new("kill").args(["-INT", &runner.id().to_string()]).status().expect("sent");
+    assert!(interrupted.success());
+    assert_eq!(runner.wait().expect("ended").code(), Some(130));
+    let shown = json(&home.ok(&["suite", "show", "-o", "json"]));
+    let count = |state: &str| shown["attempts"].as_array().expect("attempts").iter().filter(|attempt| attempt["state"] == state).count();
+    assert!(count("done") >= 1 && count("queued") >= 1 && count("running") == 0, "{shown}");
+    home.ok(&["suite", "cancel"]);
+    let after = json(&home.ok(&["suite", "show", "-o", "json"]));
+    assert!(after["attempts"].as_array().expect("attempts").iter().all(|attempt| attempt["state"] != "queued"));
+    assert!(home.ok(&["suite", "list"]).contains("cancelled"));
+    home.assert_clean();
+}
+
+#[test]
+fn mistakes_are_told_before_anything_runs() {
+    let home = Home::new();
+    let place = tasks(&home, &["a"], GOOD, CHECK);
+    fs::create_dir_all(home.path("tasks/copy")).expect("made");
+    fs::copy(home.path("tasks/a/task.yaml"), home.path("tasks/copy/task.yaml")).expect("copied");
+    let twice = home.run(&["suite", "run", &place]);
+    assert!(twice.code == 1 && twice.err.contains("task id a is used twice"), "{twice:?}");
+    fs::remove_dir_all(home.path("tasks/copy")).expect("removed");
+    let cases: &[(&[&str], &str)] = &[
+        (&["suite", "run", "/no/such"], "/no/such"),
+        (&["suite", "run", "/usr/share/doc/bash"], "holds no task"),
+        (&["suite", "run", &place, "--filter", "zzz"], "holds no task that was asked for"),
+        (&["suite", "run", &place, "--agent", "nobody"], "agent \"nobody\" is not known"),
+        (&["suite", "run", "--resume", "abc"], "no suite has an id"),
+        (&["suite", "report"], "there is no suite yet"),
+    ];
+    for (words, part) in cases {
+        let refused = home.run(words);
+        assert!(refused.code == 1 || refused.code == 2, "{words:?}: {refused:?}");
+        assert!(refused.err.contains(part), "{words:?}: {refused:?}");
+    }
+    let file = home.path("suite.yaml");
+    fs::write(&file, "version: 1\ntask: [a]\n").expect("written");
+    let odd = home.run(&["suite", "run", &file.display().to_string()]);
+    assert!(odd.err.contains("suite.yaml:2:") && odd.err.contains("did you mean \"tasks\""), "{odd:?}");
+    assert_eq!(home.ok(&["suite", "list", "-o", "json"]).trim(), "[]");
+}
+
+#[test]
+fn what_cofferdam_cannot_do_is_tried_again_and_then_given_up() {
+    let home = Home::new();
+    let place = tasks(&home, &["a"], GOOD, CHECK);
+    let path = home.path("tasks/a/task.yaml");
+    let text = fs::read_to_string(&path).expect("read") + "image: /no/such/root\n";
+    fs::write(&path, text).expect("written");
+    let ended = home.run(&["suite", "run", &place, "-o", "json"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let shown = json(&ended.out);
+    assert_eq!((&shown["attempts"][0]["state"], &shown["attempts"][0]["tries"]), (&Value::from("failed"), &Value::from(3)));
+    assert!(ended.err.contains("/no/such/root") && ended.err.contains("given up"), "{ended:?}");
+}
