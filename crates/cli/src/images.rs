@@ -2,13 +2,13 @@
 
 use crate::args::{Global, TrustArgs};
 use crate::context::{Context, data_path};
-use crate::exit::Failure;
+use crate::exit::{FAILED, Failure};
 use cofferdam_lifecycle::data::now;
 use cofferdam_model::ImageRef;
 use cofferdam_model::image::{Digest, Reference};
 use cofferdam_trust::content::{Content, ImageRecord};
 use cofferdam_trust::oci::Platform;
-use cofferdam_trust::pull::{Progress, Puller, Silent};
+use cofferdam_trust::pull::{Progress, PullError, Puller, Silent};
 use cofferdam_trust::registry::{Access, Credentials};
 use cofferdam_trust::verify::{Options, TrustFile, Verifier};
 use cofferdam_trust::{VerifiedImage, layout, resolve, stored_image};
@@ -63,7 +63,11 @@ impl Images {
 
     /// Fetches an image.
     pub fn pull(&self, reference: &Reference) -> Result<ImageRecord, Failure> {
-        Ok(self.puller().pull(reference)?)
+        self.puller().pull(reference).map_err(|error| match error {
+            // What a registry says does not name the image in full.
+            PullError::Registry(error) => Failure::new(FAILED, "registry", format!("image {reference}: {error}")),
+            other => other.into(),
+        })
     }
 
     /// An image of the store, or fetched into it; verified by the rules of now.
