@@ -141,7 +141,7 @@ fn shown(text: &str) -> String {
 
 /// Docker's rule: what has a dot or a port, or is `localhost`, is a host.
 fn is_registry(first: &str) -> bool {
-    first == "localhost" || first.contains(['.', ':']) || first.chars().any(|c| c.is_ascii_uppercase())
+    first == "localhost" || first.contains(['.', ':'])
 }
 
 fn check_registry(registry: &str) -> Option<()> {
@@ -226,6 +226,7 @@ mod tests {
         check("localhost:5000/a/b/c:x", "localhost:5000/a/b/c:x");
         check("127.0.0.1:5000/app", "127.0.0.1:5000/app:latest");
         check("[::1]:5000/app", "[::1]:5000/app:latest");
+        check("Registry.Example/app", "registry.example/app:latest");
         check("registry.example.com/team/app__x/a-b--c.d", "registry.example.com/team/app__x/a-b--c.d:latest");
         let digest = format!("sha256:{}", "ab".repeat(32));
         check(&format!("python@{digest}"), &format!("docker.io/library/python@{digest}"));
@@ -265,6 +266,7 @@ mod tests {
             "http://a.b/c",
             "a:b:c",
             "ä",
+            "M/9",
         ];
         for text in odd {
             assert!(text.parse::<Reference>().is_err(), "{text}");
