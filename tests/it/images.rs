@@ -409,3 +409,86 @@ fn a_sandbox_s_changes_are_shown_and_kept_as_an_image() {
     assert!(refused.code == 1 && refused.err.contains("no image of the store"), "{refused:?}");
     home.ok(&["rm", "-f", "host"]);
 }
+
+#[test]
+fn a_mirror_is_asked_first_and_the_registry_where_it_fails() {
+    let (mirror, registry) = (Registry::start(), Registry::start());
+    let home = with_base();
+    for host in [&mirror.host, &registry.host] {
+        home.ok(&["image", "push", "base:1", &format!("{host}/app:1")]);
+    }
+    let name = format!("{}/app:1", registry.host);
+    let policy = home.path("trust.yaml");
+    fs::write(&policy, format!("version: 1\nregistries:\n- {{host: '{}', mirrors: ['{}']}}\n", registry.host, mirror.host))
+        .expect("written");
+    let trust = policy.display().to_string();
+    let pull = || Home::new().run(&["image", "pull", "-q", "--trust", &trust, &name]);
+    drop(registry);
+    let from_mirror = pull();
+    assert!(from_mirror.code == 0 && from_mirror.out.starts_with(&name), "under the name that was asked for: {from_mirror:?}");
+    drop(mirror);
+    let gone = pull();
+    assert!(gone.code == 1 && gone.err.contains("cannot be reached"), "{gone:?}");
+}
+
+#[test]
+fn a_credential_helper_is_asked_and_its_failure_told() {
+    // Wants user:secret as basic authentication.
+    let answer = "import base64\nwanted = 'Basic ' + base64.b64encode(b'user:secret').decode()\n\
+                  def answer(m, p, h):\n  if h.get('Authorization') != wanted: return 401, {'WWW-Authenticate': 'Basic realm=\"x\"'}, b'{}'\n  return good(p)";
+    let server = Answering::start(&format!("{IMAGE}\n{answer}"));
+    let home = Home::new();
+    fs::create_dir_all(home.path("docker")).expect("made");
+    let config = format!(r#"{{"credHelpers":{{"{}":"test"}}}}"#, server.host);
+    fs::write(home.path("docker/config.json"), config).expect("written");
+    let helper = home.path("bin");
+    fs::create_dir(&helper).expect("made");
+    let program = helper.join("docker-credential-test");
+    let write = |text: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::write(&program, text).expect("written");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("set");
+    };
+    let name = format!("{}/app:1", server.host);
+    let path = format!("{}:/usr/bin:/bin", helper.display());
+    let pull = || ended(home.command(&["image", "pull", "-q", &name]).env("DOCKER_CONFIG", home.path("docker")).env("PATH", &path));
+    write("#!/bin/sh\necho 'cannot open the vault'; exit 1\n");
+    let failed = pull();
+    assert!(failed.code == 1 && failed.err.contains("docker-credential-test failed: cannot open the vault"), "{failed:?}");
+    write(&format!(
+        "#!/bin/sh\nread -r host; test \"$host\" = '{}' || exit 2\necho '{{\"ServerURL\":\"x\",\"Username\":\"user\",\"Secret\":\"secret\"}}'\n",
+        server.host
+    ));
+    let pulled = pull();
+    assert_eq!(pulled.code, 0, "{pulled:?}");
+    assert!(!pulled.err.contains("secret"));
+}
+
+/// A token service of another host, as public registries have it.
+#[test]
+fn a_token_is_fetched_where_the_registry_says() {
+    let answer = "def answer(m, p, h):\n  \
+                  if p.startswith('/token'): return (200, {}, b'{\"token\": \"T\"}') if 'scope=repository%3Aapp%3Apull' in p else (400, {}, b'')\n  \
+                  if h.get('Authorization') != 'Bearer T': return 401, {'WWW-Authenticate': 'Bearer realm=\"http://%s/token\",service=\"s\"' % h['Host']}, b'{}'\n  \
+                  return good(p)";
+    let server = Answering::start(&format!("{IMAGE}\n{answer}"));
+    let home = Home::new();
+    home.ok(&["image", "pull", &format!("{}/app:1", server.host)]);
+}
+
+/// A blob that is kept elsewhere is fetched there, without the registry's credentials.
+#[test]
+fn a_redirect_takes_no_credentials_along() {
+    let elsewhere =
+        Answering::start(&format!("{IMAGE}\ndef answer(m, p, h): return (500, {{}}, b'') if h.get('Authorization') else good(p)"));
+    let answer = format!(
+        "def answer(m, p, h):\n  \
+         if p.startswith('/token'): return 200, {{}}, b'{{\"token\": \"T\"}}'\n  \
+         if h.get('Authorization') != 'Bearer T': return 401, {{'WWW-Authenticate': 'Bearer realm=\"http://%s/token\"' % h['Host']}}, b'{{}}'\n  \
+         return (307, {{'Location': 'http://{}' + p}}, b'') if '/blobs/' in p else good(p)",
+        elsewhere.host
+    );
+    let server = Answering::start(&format!("{IMAGE}\n{answer}"));
+    let home = Home::new();
+    home.ok(&["image", "pull", &format!("{}/app:1", server.host)]);
+}
