@@ -10,6 +10,7 @@ mod gate;
 mod image_build;
 mod image_trust;
 mod images;
+mod registries;
 mod streams;
 mod suites;
 mod tasks;
