@@ -1,8 +1,12 @@
 //! The database's form, by version. A version is never changed once released: the next one is added.
 
 use crate::StoreError;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const NAP: Duration = Duration::from_millis(5);
 
 const VERSIONS: &[&str] = &[
     "
@@ -53,7 +57,24 @@ CREATE INDEX suite_item_state ON suite_item (suite, state, number);
 ];
 
 /// Brings the database to the newest version; one that is newer than this release is refused.
+///
+/// Of several processes that find no database, one makes it. SQLite does not wait for another that is just switching to the write-ahead
+/// log, whatever the busy timeout says: so that is tried again here.
 pub fn run(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let begun = Instant::now();
+    loop {
+        match once(connection, path) {
+            Err(StoreError::Database(error))
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && begun.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(NAP);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn once(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let known = VERSIONS.len() as i64;
     if version(connection)? == known {
         return Ok(());

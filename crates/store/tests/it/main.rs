@@ -44,6 +44,28 @@ fn store(directory: &tempfile::TempDir) -> Store {
     Store::open(&directory.path().join("cofferdam.db")).expect("opens")
 }
 
+/// Threads with connections of their own stand for processes: each opens the file itself.
+#[test]
+fn many_that_find_no_database_make_one() {
+    for round in 0..100 {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("new.db");
+        std::thread::scope(|scope| {
+            for digit in 1..=8 {
+                let path = &path;
+                scope.spawn(move || {
+                    // Who comes a little later finds the file while another is just making it a database.
+                    std::thread::sleep(std::time::Duration::from_micros(u64::from(digit) * 40 * (round % 20)));
+                    let mut store = Store::open(path).expect("opened");
+                    let record = record(digit, None);
+                    store.sandbox_insert(&record, &[event("sandbox.created", &record)], Durability::Normal).expect("written");
+                });
+            }
+        });
+        assert_eq!(Store::open(&path).expect("opened").sandbox_list().expect("listed").len(), 8);
+    }
+}
+
 #[test]
 fn a_name_is_free_again_after_removal() {
     let directory = tempfile::tempdir().expect("a directory");
