@@ -58,7 +58,7 @@ CREATE INDEX suite_item_state ON suite_item (suite, state, number);
 
 /// Brings the database to the newest version; one that is newer than this release is refused.
 ///
-/// Of several processes that find no database, one makes it. SQLite does not wait for another that is just switching to the write-ahead
+/// Of several processes that find no database, one makes it. `SQLite` does not wait for another that is just switching to the write-ahead
 /// log, whatever the busy timeout says: so that is tried again here.
 pub fn run(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let begun = Instant::now();
