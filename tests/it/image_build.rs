@@ -34,7 +34,7 @@ fn context(path: &Path) {
     std::os::unix::fs::symlink("main.py", path.join("src/link.py")).expect("linked");
     let tar = ended(
         Command::new("tar")
-            .args(["-C", &path.display().to_string(), "--owner=7", "--group=8", "-czf"])
+            .args(["-C", &path.display().to_string(), "--owner=7", "--group=8", "--mtime=@1000000000", "--sort=name", "-czf"])
             .arg(path.join("arch.tar.gz"))
             .args(["src/inner", "run.sh"]),
     );
