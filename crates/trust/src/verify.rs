@@ -5,6 +5,7 @@
 
 mod evidence;
 mod pins;
+mod promise;
 mod provenance;
 mod rules;
 mod signature;

@@ -1,6 +1,7 @@
 //! Whether a piece of evidence counts: the signature itself, who made it, and what it is about.
 
 use super::evidence::{Evidence, Signer};
+use super::promise;
 use super::provenance::Statement;
 use super::rules::{Rule, RuleEntry, TrustFile, matches};
 use super::{Step, VerifyError};
@@ -24,7 +25,13 @@ pub struct Judge<'a> {
     repository: String,
     keys: Vec<Key>,
     /// Checks certificates and log entries; there where they are asked for.
-    verifier: Option<Verifier>,
+    verifier: Option<Trusted>,
+}
+
+/// The trust root, and what checks by it.
+struct Trusted {
+    verifier: Verifier,
+    root: TrustedRoot,
 }
 
 struct Key {
@@ -152,15 +159,16 @@ impl<'a> Judge<'a> {
     }
 
     fn logged(&self, bundle: &str, key: &Key, what: &Signed<'_>, subjects: &[&Digest]) -> Result<(), String> {
-        let verifier = self.verifier.as_ref().ok_or("no trust root")?;
+        let trusted = self.verifier.as_ref().ok_or("no trust root")?;
         let bundle = parsed(bundle)?;
         let policy = PublicKeyVerificationPolicy::new(key.key.clone());
-        let policy = if bundle.has_inclusion_proof() { policy } else { promised(&bundle).map(|()| policy.skip_tlog_unsafe())? };
-        check(verifier, &bundle, what, subjects, &policy).map(|_| ())
+        let policy =
+            if bundle.has_inclusion_proof() { policy } else { promised(&bundle, &trusted.root).map(|()| policy.skip_tlog_unsafe())? };
+        check(&trusted.verifier, &bundle, what, subjects, &policy).map(|_| ())
     }
 
     fn keyless(&self, _: &Evidence, bundle: &str, what: &Signed<'_>, subjects: &[&Digest]) -> Result<Accepted, String> {
-        let (Some(issuer), Some(identity), Some(verifier)) = (&self.entry.issuer, &self.entry.identity, &self.verifier) else {
+        let (Some(issuer), Some(identity), Some(trusted)) = (&self.entry.issuer, &self.entry.identity, &self.verifier) else {
             return Err("the entry names no identity".into());
         };
         let bundle = parsed(bundle)?;
@@ -168,11 +176,10 @@ impl<'a> Judge<'a> {
             return Err("it was signed with a key, not by an identity".into());
         }
         let policy = VerificationPolicy::any_identity().require_issuer(issuer.clone());
-        // cosign's earlier layout has the log's promise and no proof. Without the promise there is no time at which the
-        // certificate was valid, so it is always checked.
+        // cosign's earlier layout has the log's promise and no proof.
         let proven = bundle.has_inclusion_proof();
-        let policy = if proven { policy } else { promised(&bundle).map(|()| policy.skip_tlog_unsafe())? };
-        let result = check(verifier, &bundle, what, subjects, &policy)?;
+        let policy = if proven { policy } else { promised(&bundle, &trusted.root).map(|()| policy.skip_tlog_unsafe())? };
+        let result = check(&trusted.verifier, &bundle, what, subjects, &policy)?;
         let certificate = result.certificate().ok_or("the bundle holds no certificate")?;
         let name = result.identity().map(|name| name.as_str().to_owned()).unwrap_or_default();
         if !matches(identity, &name) {
@@ -240,7 +247,7 @@ fn statement(evidence: &Evidence, subjects: &[&Digest]) -> Result<(String, Optio
     Ok((json, Some(Statement::parse(&payload, subjects)?)))
 }
 
-fn verifier(file: &TrustFile) -> Result<Verifier, VerifyError> {
+fn verifier(file: &TrustFile) -> Result<Trusted, VerifyError> {
     let wrong = |why: String| VerifyError::Configuration { what: "the trust root".into(), why };
     let root = match &file.trust_root {
         None => TrustedRoot::from_embedded(SigstoreInstance::PublicGood).map_err(|error| wrong(error.to_string()))?,
@@ -249,7 +256,8 @@ fn verifier(file: &TrustFile) -> Result<Verifier, VerifyError> {
             TrustedRoot::from_file(&path).map_err(|error| wrong(format!("{}: {error}", path.display())))?
         }
     };
-    Verifier::new(&root).map_err(|error| wrong(error.to_string()))
+    let verifier = Verifier::new(&root).map_err(|error| wrong(error.to_string()))?;
+    Ok(Trusted { verifier, root })
 }
 
 fn parsed(bundle: &str) -> Result<Bundle, String> {
@@ -257,11 +265,11 @@ fn parsed(bundle: &str) -> Result<Bundle, String> {
 }
 
 /// Only the first form of bundles, and what cosign kept before there were any, may do without a proof.
-fn promised(bundle: &Bundle) -> Result<(), String> {
+fn promised(bundle: &Bundle, root: &TrustedRoot) -> Result<(), String> {
     if bundle.media_type() != MediaType::Bundle0_1 {
         return Err("the bundle holds no proof that it is in the transparency log".into());
     }
-    if bundle.has_inclusion_promise() { Ok(()) } else { Err("it is not recorded in the transparency log".into()) }
+    promise::check(bundle, root)
 }
 
 fn check(
@@ -376,4 +384,9 @@ fn pem_blocks(pem: &str) -> Vec<String> {
 fn encoded_digest(bytes: &[u8]) -> Result<String, String> {
     let digest = sha256(bytes);
     from_hex(digest.hex()).map(|bytes| STANDARD.encode(bytes)).ok_or_else(|| "no digest".into())
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

@@ -278,6 +278,69 @@ fn keys_of_others_are_refused() {
     refused(case.judge("rule: deny", &[case.simple(&ours)]), "denied");
 }
 
+/// cosign's earlier layout has no proof, only the log's promise: that must be the log's, for keys as for identities.
+#[test]
+fn promises_that_the_log_did_not_make_are_refused() {
+    let case = Case::new();
+    let leaf = case.leaf(|_| {});
+    // Who signs with a key has the key itself in the log, not a certificate.
+    let mut key = case.leaf(|_| {});
+    key.pem = public_pem(&key.key);
+    case.key_file("key.pub", &key);
+    let logged = "rule: keyed, keys: [key.pub], transparency_log: true".to_owned();
+    let by_key = |piece: Value| {
+        let mut piece = piece;
+        piece["certificate"] = Value::Null;
+        piece["chain"] = Value::Null;
+        piece
+    };
+    case.judge(&logged, &[bundle_by_key(&case, &key)]).expect("by key, with a proof");
+    let mut unlogged = by_key(case.simple(&key));
+    unlogged["log_entry"] = Value::Null;
+    assert!(case.judge(&logged, &[unlogged]).is_err(), "no entry");
+    for (rule, signer, piece) in [(keyless(), &leaf, case.simple(&leaf)), (logged, &key, by_key(case.simple(&key)))] {
+        case.judge(&rule, std::slice::from_ref(&piece)).expect("the genuine one");
+        let other = Authority::new().simple(signer, case.digest.as_str(), "registry.example/acme/app");
+        let mut stranger = case.leaf(|_| {});
+        stranger.pem = public_pem(&stranger.key);
+        for (what, entry) in forged_entries(&piece, &other, &case.simple(&stranger)) {
+            let mut forged = piece.clone();
+            forged["log_entry"] = entry.to_string().into();
+            assert!(case.judge(&rule, &[forged]).is_err(), "{rule}: {what}");
+        }
+    }
+}
+
+/// What a log entry can be made into, with those of another log and of another signature.
+fn forged_entries(genuine: &Value, of_other_log: &Value, of_other_signature: &Value) -> Vec<(&'static str, Value)> {
+    let read = |piece: &Value| -> Value { serde_json::from_str(piece["log_entry"].as_str().expect("text")).expect("JSON") };
+    let (entry, theirs, mixed) = (read(genuine), read(of_other_log), read(of_other_signature));
+    let change = |pointer: &str, value: Value| {
+        let mut entry = entry.clone();
+        *entry.pointer_mut(pointer).expect(pointer) = value;
+        entry
+    };
+    vec![
+        ("a promise of nobody", change("/SignedEntryTimestamp", json!(b64(&[0x30, 6, 2, 1, 1, 2, 1, 1])))),
+        ("an empty promise", change("/SignedEntryTimestamp", json!(""))),
+        ("another log's promise", change("/SignedEntryTimestamp", theirs["SignedEntryTimestamp"].clone())),
+        ("another entry's promise", change("/SignedEntryTimestamp", mixed["SignedEntryTimestamp"].clone())),
+        ("another time", change("/Payload/integratedTime", json!(1_790_856_001))),
+        ("another place", change("/Payload/logIndex", json!(2))),
+        ("another log", theirs),
+        ("another signature's entry", mixed),
+    ]
+}
+
+/// A bundle 0.3 that was signed with the leaf's key as such.
+fn bundle_by_key(case: &Case, leaf: &Leaf) -> Value {
+    let mut json = case.signature(leaf);
+    let material = json["verificationMaterial"].as_object_mut().expect("an object");
+    material.remove("certificate");
+    material.insert("publicKey".into(), json!({"hint": ""}));
+    bundle(&json)
+}
+
 #[test]
 fn evidence_that_is_no_evidence_is_refused() {
     let case = Case::new();
