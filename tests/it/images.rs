@@ -248,3 +248,20 @@ fn a_sandbox_s_changes_are_shown_and_kept_as_an_image() {
     assert!(refused.code == 1 && refused.err.contains("no image of the store"), "{refused:?}");
     home.ok(&["rm", "-f", "host"]);
 }
+
+/// A name of this host's must not become the name of somebody else's image because its bytes were lost.
+#[test]
+fn an_image_that_was_made_here_is_never_fetched_in_its_place() {
+    let registry = Registry::start();
+    let home = with_base();
+    let name = format!("{}/app:1", registry.host);
+    home.ok(&["image", "tag", "base:1", &name]);
+    home.ok(&["image", "push", "base:1", &name]);
+    for lost in ["layers", "blobs"] {
+        fs::remove_dir_all(home.data().join("images").join(lost)).expect("removed");
+    }
+    let refused = home.run(&["run", "--image", &name, "true"]);
+    assert!(refused.code == 125 && refused.err.contains("image store"), "{refused:?}");
+    home.ok(&["image", "pull", &name]);
+    home.ok(&["run", "--image", &name, "true"]);
+}

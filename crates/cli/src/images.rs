@@ -10,7 +10,7 @@ use cofferdam_trust::content::{Content, ImageRecord};
 use cofferdam_trust::oci::Platform;
 use cofferdam_trust::pull::{Progress, PullError, Puller, Silent};
 use cofferdam_trust::registry::{Access, Credentials};
-use cofferdam_trust::verify::{Options, TrustFile, Verifier};
+use cofferdam_trust::verify::{Options, Rule, TrustFile, Verifier};
 use cofferdam_trust::{VerifiedImage, layout, resolve, stored_image};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -63,28 +63,36 @@ impl Images {
 
     /// Fetches an image.
     pub fn pull(&self, reference: &Reference) -> Result<ImageRecord, Failure> {
-        self.puller().pull(reference).map_err(|error| match error {
+        let record = self.puller().pull(reference).map_err(|error| match error {
             // What a registry says does not name the image in full.
             PullError::Registry(error) => Failure::new(FAILED, "registry", format!("image {reference}: {error}")),
             other => other.into(),
-        })
+        })?;
+        // What the disk does not have yet it gets now, so that a reboot or a power cut costs nothing.
+        self.content.settle()?;
+        Ok(record)
+    }
+
+    fn pulled(&self, reference: &Reference) -> Result<(ImageRecord, VerifiedImage), Failure> {
+        let record = self.pull(reference)?;
+        let image = stored_image(&self.content, &record)?;
+        Ok((record, image))
     }
 
     /// An image of the store, or fetched into it; verified by the rules of now.
     pub fn find(&self, reference: &Reference) -> Result<(ImageRecord, VerifiedImage), Failure> {
-        let known = self.content.record(reference);
-        let known = known.and_then(|record| {
-            if let Ok(image) = stored_image(&self.content, &record) {
-                Some((image, record))
-            } else {
-                let repaired = self.puller().repair(&record).ok()?;
-                Some((stored_image(&self.content, &repaired).ok()?, repaired))
-            }
-        });
-        let Some((image, mut record)) = known else {
-            let record = self.pull(reference)?;
-            let image = stored_image(&self.content, &record)?;
-            return Ok((record, image));
+        let Some(mut record) = self.content.record(reference) else { return self.pulled(reference) };
+        let image = match stored_image(&self.content, &record) {
+            Ok(image) => image,
+            Err(_) => match self.puller().repair(&record) {
+                Ok(repaired) => {
+                    record = repaired;
+                    stored_image(&self.content, &record)?
+                }
+                // What was made here is nobody else's to give, whoever has an image of that name.
+                Err(error) if matches!(record.verified.rule, Rule::Built | Rule::Loaded) => return Err(error.into()),
+                Err(_) => return self.pulled(reference),
+            },
         };
         let verified = self.verifier.still(&self.content, &record)?;
         if verified != record.verified {

@@ -158,7 +158,7 @@ impl Engine for NativeEngine {
             let joined = tokio::task::spawn_blocking(work).await;
             joined.map_err(|e| EngineError::host("make a sandbox", std::io::Error::other(e)))??
         };
-        Ok(Arc::new(NativeSandbox::adopt(launched, &spec, events)?))
+        Ok(Arc::new(NativeSandbox::adopt(launched, spec, events)?))
     }
 
     async fn sweep(&self, id: SandboxId) -> Result<bool, EngineError> {

@@ -57,7 +57,7 @@ pub struct NativeSandbox {
 
 impl NativeSandbox {
     /// Takes over a launched sandbox.
-    pub fn adopt(launched: Launched, spec: &SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Self, EngineError> {
+    pub fn adopt(launched: Launched, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Self, EngineError> {
         let Launched { pidfd, control, places, wire, namespace, root, upper, lease, cgroup } = launched;
         let refused = Arc::new(Refused::new(events));
         let gated = matches!(spec.wiring, Wiring::Gate { .. });
@@ -72,10 +72,10 @@ impl NativeSandbox {
             cgroup,
             lease: Mutex::new(Some(lease)),
             base,
-            changes: Upperside::of(upper, base, spec),
-            stop_signal: stop_signal(spec),
+            stop_signal: stop_signal(&spec),
             open_files: spec.limits.open_files,
             root_keeps_all: spec.unplugged.contains(&UnpluggedControl::Capabilities),
+            changes: Upperside::of(upper, base, spec),
             namespace: Arc::new(namespace),
             refused,
             network,

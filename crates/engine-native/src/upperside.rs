@@ -1,6 +1,7 @@
 //! What a sandbox changed of its image: its upper directory, without what the engine itself put there.
 
 use cofferdam_engine::{Changes, EngineError, SandboxSpec};
+use cofferdam_trust::VerifiedImage;
 use cofferdam_trust::layout::NewLayer;
 use cofferdam_trust::pack::{LayerWriter, PackTree};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -15,46 +16,60 @@ const OWN_FILES: &[&str] = &["etc/hosts", "etc/hostname", "etc/resolv.conf"];
 /// Directories that every sandbox gets; they are a change only if something is in them.
 const OWN_DIRECTORIES: &[&str] = &["dev", "proc", "sys", "sys/devices", "sys/devices/system", "tmp", "etc"];
 
-/// The upper directory of a sandbox.
+/// The upper directory of a sandbox, and what is needed to tell the engine's own from the sandbox's changes. That is worked out when it
+/// is asked for: few sandboxes are.
 #[derive(Debug)]
 pub struct Upperside {
     upper: OwnedFd,
     base: u32,
-    /// Put there by the engine.
-    own: BTreeSet<PathBuf>,
-    /// Directories made on the way to those.
-    made: Vec<String>,
-    /// Account files as the engine wrote them.
-    accounts: Vec<(&'static str, String)>,
+    image: VerifiedImage,
+    bare: bool,
+    home: String,
+    /// Files and mount points that the engine put there.
+    own: Vec<PathBuf>,
+    directories: Vec<PathBuf>,
 }
 
 impl Upperside {
-    /// Of a sandbox made from this.
-    pub fn of(upper: OwnedFd, base: u32, spec: &SandboxSpec) -> Self {
-        let inside = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_owned();
-        let mut own: BTreeSet<PathBuf> = OWN_FILES.iter().map(PathBuf::from).collect();
-        own.extend(spec.files.iter().map(|file| inside(&file.path)));
-        own.extend(spec.mounts.iter().map(|mount| inside(&mount.target)));
+    /// Of a sandbox made from this. It holds the image, and with it the locks on its layers.
+    pub fn of(upper: OwnedFd, base: u32, spec: SandboxSpec) -> Self {
+        let mut own: Vec<PathBuf> = spec.files.into_iter().map(|file| file.path).collect();
+        own.extend(spec.mounts.into_iter().map(|mount| mount.target));
+        let directories = spec.directories.into_iter().map(|directory| directory.path).collect();
+        Self { upper, base, image: spec.image, bare: spec.bare, home: spec.user.home, own, directories }
+    }
+
+    /// Put there by the engine.
+    fn own(&self) -> BTreeSet<PathBuf> {
+        OWN_FILES.iter().map(PathBuf::from).chain(self.own.iter().map(|path| inside(path))).collect()
+    }
+
+    /// Directories that are a change only if something is in them.
+    fn made(&self, own: &BTreeSet<PathBuf>) -> BTreeSet<String> {
         let mut made: BTreeSet<String> = OWN_DIRECTORIES.iter().map(|name| (*name).to_owned()).collect();
-        let directories = spec.directories.iter().map(|directory| inside(&directory.path));
-        let home = inside(Path::new(&spec.user.home));
-        let added = directories.chain([PathBuf::from("workspace"), home]).flat_map(|path| ancestors(&path, true));
-        made.extend(added.filter(|_| !spec.bare));
+        let directories = self.directories.iter().map(|path| inside(path));
+        let added = directories.chain([PathBuf::from("workspace"), inside(Path::new(&self.home))]);
+        if !self.bare {
+            made.extend(added.flat_map(|path| ancestors(&path, true)));
+        }
         made.extend(own.iter().flat_map(|path| ancestors(path, false)));
-        let accounts = spec.image.accounts();
-        let accounts = [("etc/passwd", accounts.passwd().to_owned()), ("etc/group", accounts.group().to_owned())];
-        let accounts = if spec.bare { Vec::new() } else { accounts.into() };
-        Self { upper, base, own, made: made.into_iter().collect(), accounts }
+        made
+    }
+
+    /// Account files that are as the engine wrote them.
+    fn unchanged_accounts(&self) -> Vec<&'static Path> {
+        let accounts = self.image.accounts();
+        let written = [("etc/passwd", accounts.passwd()), ("etc/group", accounts.group())];
+        let same = written.into_iter().filter(|(path, text)| !self.bare && self.holds(path, text));
+        same.map(|(path, _)| Path::new(path)).collect()
     }
 
     /// Writes it as a layer.
     pub fn write(&self, wanted: Changes) -> Result<NewLayer, EngineError> {
-        let unchanged: Vec<&Path> =
-            self.accounts.iter().filter(|(path, text)| self.holds(path, text)).map(|(path, _)| Path::new(path)).collect();
-        let leave_out = |path: &Path| {
-            self.own.contains(path) || unchanged.contains(&path) || wanted.leave_out.iter().any(|left| path.starts_with(left))
-        };
-        let mut prune: BTreeSet<String> = self.made.iter().cloned().collect();
+        let (own, unchanged) = (self.own(), self.unchanged_accounts());
+        let leave_out =
+            |path: &Path| own.contains(path) || unchanged.contains(&path) || wanted.leave_out.iter().any(|left| path.starts_with(left));
+        let mut prune = self.made(&own);
         prune.extend(wanted.leave_out.iter().flat_map(|path| ancestors(path, false)));
         let prune: Vec<&str> = prune.iter().map(String::as_str).collect();
         let tree = PackTree { root: self.upper.as_fd(), base: self.base, leave_out: &leave_out, prune: &prune };
@@ -73,6 +88,10 @@ impl Upperside {
         let mut found = Vec::new();
         File::from(file).take(text.len() as u64 + 1).read_to_end(&mut found).is_ok() && found == text.as_bytes()
     }
+}
+
+fn inside(path: &Path) -> PathBuf {
+    path.strip_prefix("/").unwrap_or(path).to_owned()
 }
 
 /// The directories that lead to a path, and itself if wanted.

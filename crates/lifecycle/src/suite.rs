@@ -14,7 +14,7 @@ use crate::task::{self, Plan, TaskRunError};
 use cofferdam_engine::Engine;
 use cofferdam_model::{AttemptId, Limits, Phase, Reason};
 use cofferdam_store::{AttemptRecord, ItemRecord, ItemState, Store, StoreError, SuiteItem, SuiteRecord};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -145,6 +145,8 @@ fn counts(record: &AttemptRecord) -> bool {
 
 struct Dispatch {
     queue: VecDeque<ItemRecord>,
+    /// What each task counts for, once it is known.
+    parts: HashMap<PathBuf, Budget>,
     left: Budget,
     running: usize,
     failure: Option<SuiteError>,
@@ -177,7 +179,7 @@ impl Runner<'_> {
     pub fn run(&self, store: &mut Store) -> Result<(), SuiteError> {
         let queue: VecDeque<ItemRecord> = store.suite_items(self.suite.id, Some(ItemState::Queued))?.into();
         let slots = self.parallel.max(1).min(queue.len());
-        let dispatch = Mutex::new(Dispatch { queue, left: self.budget, running: 0, failure: None });
+        let dispatch = Mutex::new(Dispatch { queue, parts: HashMap::new(), left: self.budget, running: 0, failure: None });
         let changed = Condvar::new();
         std::thread::scope(|scope| {
             for _ in 0..slots {
@@ -222,7 +224,9 @@ impl Runner<'_> {
                 None if state.running == 0 => return None,
                 None => {}
                 Some(item) => {
-                    let part = self.part(&item.item);
+                    let (path, known) = (item.item.path.clone(), state.parts.get(&item.item.path).copied());
+                    let part = known.unwrap_or_else(|| self.part(&item.item));
+                    state.parts.insert(path, part);
                     let fits = part.memory <= state.left.memory && part.cpu_millis <= state.left.cpu_millis;
                     // What is larger than everything runs alone; whether the machine has so much at all is the plan's to say.
                     if fits || state.running == 0 {

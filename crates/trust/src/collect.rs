@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -78,7 +79,7 @@ impl Content {
 
     /// Whether a sandbox runs on one of its layers.
     fn is_used(&self, record: &ImageRecord) -> bool {
-        record.layers.iter().any(|layer| is_held(&self.path().join("layers").join(&layer.directory)))
+        record.layers.iter().any(|layer| claim(&self.path().join("layers").join(&layer.directory)).is_none())
     }
 
     fn reachable(&self, records: &[ImageRecord]) -> (BTreeSet<String>, BTreeSet<String>) {
@@ -110,20 +111,21 @@ impl Content {
         keep: impl Fn(&str) -> bool,
         count: impl Fn(&mut Collected),
     ) -> Result<(), ContentError> {
-        for entry in fs::read_dir(self.path().join(directory)).into_iter().flatten().flatten() {
+        let entries: Vec<fs::DirEntry> = fs::read_dir(self.path().join(directory)).into_iter().flatten().flatten().collect();
+        for entry in entries {
             let name = entry.file_name().to_string_lossy().into_owned();
             if keep(&name) {
                 continue;
             }
             let path = entry.path();
-            if is_held(&path) {
+            let Some(_claim) = claim(&path) else {
                 done.in_use += 1;
                 continue;
-            }
+            };
             done.bytes += size_of(&path);
             count(done);
             if !what.dry_run {
-                let removed = if path.is_dir() { remove_tree(&path) } else { fs::remove_file(&path) };
+                let removed = if path.is_dir() { discard(&path) } else { fs::remove_file(&path) };
                 removed.map_err(|source| ContentError::Io { path, source })?;
             }
         }
@@ -131,11 +133,20 @@ impl Content {
     }
 }
 
-/// Whether a sandbox holds a layer's directory.
-fn is_held(layer: &Path) -> bool {
+/// Takes a layer's directory away from everybody who may want to use it, as long as the result lives; None if a sandbox uses it. What is
+/// no layer is anybody's.
+fn claim(layer: &Path) -> Option<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let Ok(root) = rustix::fs::open(layer.join("root"), flags, Mode::empty()) else { return false };
-    flock(&root, FlockOperation::NonBlockingLockExclusive).is_err()
+    let Ok(root) = rustix::fs::open(layer.join("root"), flags, Mode::empty()) else { return Some(None) };
+    flock(&root, FlockOperation::NonBlockingLockExclusive).ok().map(|()| Some(root))
+}
+
+/// Removes a directory that loses its name first: nobody finds half of it.
+fn discard(path: &Path) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let place = tempfile::Builder::new().prefix(".making-").tempdir_in(parent)?;
+    fs::rename(path, place.path().join("gone"))?;
+    remove_tree(place.path())
 }
 
 /// Bytes on the disk of a file or tree.

@@ -187,6 +187,11 @@ impl Content {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let root = rustix::fs::open(directory.join("root"), flags, Mode::empty()).ok()?;
         rustix::fs::flock(&root, rustix::fs::FlockOperation::NonBlockingLockShared).ok()?;
+        // Collected between the two calls: then what was opened is not what stands there.
+        let (opened, there) = (rustix::fs::fstat(&root).ok()?, rustix::fs::stat(directory.join("root")).ok()?);
+        if (opened.st_dev, opened.st_ino) != (there.st_dev, there.st_ino) {
+            return None;
+        }
         match fs::read_to_string(directory.join("boot")) {
             Ok(boot) if boot == boot_id() => Some(root),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some(root),

@@ -4,7 +4,7 @@ use crate::content::{Content, ContentError, Hasher, ImageRecord, sha256};
 use crate::oci::{
     Config, Descriptor, Document, History, Index, LARGEST_CONFIG, LARGEST_MANIFEST, Manifest, Platform, RootFs, RunConfig, media,
 };
-use crate::pull::{LayerReader, LayerSource, PullError, Puller, Resolved, StoredLayer};
+use crate::pull::{LayerReader, LayerSource, PullError, Puller, Resolved, StoredLayer, choose};
 use crate::verify::{Rule, Verification};
 use cofferdam_model::image::{Digest, Reference};
 use serde::{Deserialize, Serialize};
@@ -119,8 +119,7 @@ impl Loading<'_> {
             Document::Index(_) if index.is_some() => Err(self.no_image("an index points at another index")),
             Document::Index(inner) => {
                 let here = &self.puller.platform;
-                let fitting = inner.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(|p| p.runs_on(here)));
-                let chosen = fitting.ok_or_else(|| self.no_image(&format!("it has no image for {here}")))?;
+                let chosen = choose(&inner.manifests, here).ok_or_else(|| self.no_image(&format!("it has no image for {here}")))?;
                 self.puller.content.write_blob(&bytes)?;
                 self.entry(chosen, reference, Some(entry.digest.clone()))
             }

@@ -392,7 +392,7 @@ fn names<'a>(diff_ids: impl Iterator<Item = &'a Digest>) -> Vec<[String; 2]> {
 }
 
 /// The entry of an index that runs here; the first that fits best.
-fn choose<'a>(entries: &'a [Descriptor], machine: &Platform) -> Option<&'a Descriptor> {
+pub fn choose<'a>(entries: &'a [Descriptor], machine: &Platform) -> Option<&'a Descriptor> {
     entries.iter().find(|entry| entry.platform.as_ref().is_some_and(|platform| platform.runs_on(machine)))
 }
 

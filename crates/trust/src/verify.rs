@@ -140,15 +140,31 @@ impl Verifier {
         digest: &Digest,
         index: Option<&Digest>,
     ) -> Result<Verification, VerifyError> {
+        self.decide(content, reference, digest, index, |subjects| {
+            let evidence = evidence::fetch(repository, subjects)?;
+            let kept = evidence::keep(content, &evidence)?;
+            Ok((evidence, Some(kept)))
+        })
+    }
+
+    /// By the entry for the image; evidence is gathered where the entry asks for any.
+    fn decide(
+        &self,
+        content: &Content,
+        reference: &Reference,
+        digest: &Digest,
+        index: Option<&Digest>,
+        gather: impl FnOnce(&[&Digest]) -> Result<(Vec<Evidence>, Option<Digest>), VerifyError>,
+    ) -> Result<Verification, VerifyError> {
         let entry = self.rules.entry_for(reference);
         if let Some(verification) = self.without_evidence(content, reference, digest, index, entry)? {
             return Ok(verification);
         }
         let entry = entry.ok_or_else(|| VerifyError::SignatureRequired(reference.to_string()))?;
         let subjects: Vec<&Digest> = [Some(digest), index].into_iter().flatten().collect();
-        let evidence = evidence::fetch(repository, &subjects)?;
+        let (evidence, kept) = gather(&subjects)?;
         let mut verification = self.judge(reference, &subjects, entry, &evidence)?;
-        verification.evidence = Some(evidence::keep(content, &evidence)?);
+        verification.evidence = kept;
         Ok(verification)
     }
 
@@ -170,18 +186,10 @@ impl Verifier {
         if local && !self.options.require_signature && entry.is_none_or(|entry| entry.rule == Rule::Pin) {
             return Ok(record.verified.clone());
         }
-        if let Some(verification) = self.without_evidence(content, reference, &record.digest, record.index.as_ref(), entry)? {
-            return Ok(verification);
-        }
-        let entry = entry.ok_or_else(|| VerifyError::SignatureRequired(reference.to_string()))?;
-        let evidence = match &record.verified.evidence {
-            Some(kept) => evidence::kept(&content.read_blob(kept, LARGEST_EVIDENCE)?)?,
-            None => Vec::new(),
-        };
-        let subjects: Vec<&Digest> = [Some(&record.digest), record.index.as_ref()].into_iter().flatten().collect();
-        let mut verification = self.judge(reference, &subjects, entry, &evidence)?;
-        verification.evidence.clone_from(&record.verified.evidence);
-        Ok(verification)
+        self.decide(content, reference, &record.digest, record.index.as_ref(), |_| match &record.verified.evidence {
+            Some(kept) => Ok((evidence::kept(&content.read_blob(kept, LARGEST_EVIDENCE)?)?, Some(kept.clone()))),
+            None => Ok((Vec::new(), None)),
+        })
     }
 
     /// The rules that look at nothing but the digest. None: evidence is wanted.

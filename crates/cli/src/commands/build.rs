@@ -39,6 +39,7 @@ pub fn run(global: Global, arguments: &BuildArgs) -> Result<ExitCode, Failure> {
         random,
     };
     let record = context.runtime.block_on(builder.build(&build))?;
+    images.content.settle()?;
     let named = if arguments.tags.is_empty() { record.digest.to_string() } else { format!("{}@{}", record.reference, record.digest) };
     one(context.global.output, &record, |out| writeln!(out, "{named}"))?;
     Ok(ExitCode::SUCCESS)

@@ -11,7 +11,7 @@ use cofferdam_model::image::Reference;
 use cofferdam_model::{Span, Timestamp};
 use cofferdam_trust::collect::What;
 use cofferdam_trust::content::ImageRecord;
-use cofferdam_trust::verify::Verification;
+use cofferdam_trust::verify::{Rule, Verification};
 use cofferdam_trust::{layout, pack, push};
 use serde::Serialize;
 use std::io;
@@ -76,8 +76,6 @@ fn pull(global: Global, arguments: &PullArgs) -> Result<ExitCode, Failure> {
             crate::output::note!("cofferdam: {}: {}", record.verified.rule, found(&record.verified));
         }
     }
-    // The names are printed; what the disk does not have yet it gets now, so that a power cut costs nothing.
-    images.content.settle()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -208,8 +206,11 @@ fn tag(global: &Global, image: &Reference, name: &Reference) -> Result<ExitCode,
     if name.digest().is_some() {
         return Err(Failure::usage(format!("{name}: a digest is not given but had; name a tag")));
     }
-    let how = format!("tagged from {image}: {}", found(&record.verified));
-    record.verified = Verification::local(cofferdam_trust::verify::Rule::Loaded, how, now().as_second());
+    // What was never looked at stays so under another name.
+    if record.verified.rule != Rule::Skipped {
+        let how = format!("tagged from {image}: {}", found(&record.verified));
+        record.verified = Verification::local(Rule::Loaded, how, now().as_second());
+    }
     record.reference = name.clone();
     content(global).write_record(&record)?;
     Ok(ExitCode::SUCCESS)

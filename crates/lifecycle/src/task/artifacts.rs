@@ -1,6 +1,7 @@
 //! Collected outputs: what matches the globs is copied out of `/workspace`, nothing else, no links and no devices.
 
 use cofferdam_engine::{EngineError, Sandbox, Transfer, TransferReport};
+use cofferdam_trust::pattern::path_matches;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -109,44 +110,7 @@ fn each_match(root: &Path, directory: &Path, globs: &[String], report: &mut Tran
 pub fn matches(glob: &str, path: &Path) -> bool {
     let parts: Vec<&str> = glob.trim_start_matches("./").split('/').filter(|part| !part.is_empty()).collect();
     let names: Option<Vec<&str>> = path.iter().map(|name| name.to_str()).collect();
-    names.is_some_and(|names| match_parts(&parts, &names))
-}
-
-fn match_parts(parts: &[&str], names: &[&str]) -> bool {
-    match parts.split_first() {
-        None => names.is_empty(),
-        Some((&"**", rest)) => (0..=names.len()).any(|skip| match_parts(rest, &names[skip..])),
-        Some((part, rest)) => {
-            names.split_first().is_some_and(|(name, others)| match_name(part.as_bytes(), name.as_bytes()) && match_parts(rest, others))
-        }
-    }
-}
-
-/// Two pointers with one point of return, so that no pattern takes more than quadratic time.
-fn match_name(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, n));
-                p += 1;
-            }
-            Some(byte) if *byte == b'?' || *byte == name[n] => {
-                p += 1;
-                n += 1;
-            }
-            _ => match star {
-                Some((at, matched)) => {
-                    p = at + 1;
-                    n = matched + 1;
-                    star = Some((at, n));
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|byte| *byte == b'*')
+    names.is_some_and(|names| path_matches(&parts, &names))
 }
 
 #[cfg(test)]
