@@ -333,7 +333,7 @@ pub enum TaskVerb {
     Run(TaskRunArgs),
     /// Show that a task is sound: the oracle earns 1, doing nothing earns 0.
     Validate {
-        /// Task file, or a directory that holds task.yaml.
+        /// Task file, or a directory that holds task.yaml or Harbor's task.toml.
         task: PathBuf,
     },
     /// List recorded attempts.
@@ -345,7 +345,7 @@ pub enum TaskVerb {
 
 #[derive(Debug, Args)]
 pub struct TaskRunArgs {
-    /// Task file, or a directory that holds task.yaml.
+    /// Task file, or a directory that holds task.yaml or Harbor's task.toml.
     pub task: PathBuf,
     /// Who attempts it: oracle (the reference solution), nop (nothing), task (the task's own command).
     #[arg(long, default_value = "task")]
@@ -353,6 +353,8 @@ pub struct TaskRunArgs {
     /// A command line to attempt it with, run by sh in /workspace.
     #[arg(long, value_name = "CMD", conflicts_with = "agent")]
     pub agent_cmd: Option<String>,
+    #[command(flatten)]
+    pub trust: TrustArgs,
 }
 
 #[derive(Debug, Subcommand)]

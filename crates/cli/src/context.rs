@@ -3,6 +3,7 @@
 use crate::args::Global;
 use crate::exit::{FAILED, Failure};
 use cofferdam_engine_native::NativeEngine;
+use cofferdam_lifecycle::task::due;
 use cofferdam_lifecycle::control::Client;
 use cofferdam_lifecycle::supervisor::Outcome;
 use cofferdam_lifecycle::{DataDir, sweep};
@@ -83,6 +84,7 @@ impl Context {
         let engine = self.engine()?;
         let swept = self.runtime.block_on(sweep::run(&self.data, &engine, store))?;
         warn(&swept);
+        due::sweep(&self.data, store)?;
         Ok(swept)
     }
 }

@@ -114,6 +114,7 @@ impl From<SupervisorError> for Failure {
             SupervisorError::Engine(error) => error.into(),
             SupervisorError::Store(error) => error.into(),
             SupervisorError::Data(error) => error.into(),
+            SupervisorError::NotReady(why) => Self::new(FAILED, "not_ready", why),
             SupervisorError::Io { .. } => Self::new(FAILED, "host", error.to_string()),
         }
     }

@@ -128,7 +128,7 @@ pub fn recover(data: &DataDir, store: &mut Store, suite: &SuiteRecord) -> Result
                 let detail = Some("the process that ran the suite ended first".to_owned());
                 let lost =
                     AttemptRecord { phase: Phase::Failed, reason: Some(Reason::SupervisorLost), detail, ended_at: Some(now()), ..record };
-                store.attempt_save(&lost, &[])?;
+                store.attempt_save(&lost, &[], &[])?;
                 ItemState::Queued
             }
             _ => ItemState::Queued,
@@ -140,7 +140,7 @@ pub fn recover(data: &DataDir, store: &mut Store, suite: &SuiteRecord) -> Result
 
 /// Whether an attempt was made, whatever came of it.
 fn counts(record: &AttemptRecord) -> bool {
-    matches!(record.phase, Phase::Completed | Phase::Timeout)
+    record.phase.is_final() && !record.reason.is_some_and(Reason::is_infrastructure)
 }
 
 struct Dispatch {

@@ -78,6 +78,9 @@ pub struct Request {
     pub log_bytes: u64,
     /// Its standard streams.
     pub streams: Streams,
+    /// A file that the engine put inside and that nothing inside can remove: where it is gone three times in a row, the sandbox is
+    /// not what was started any more.
+    pub health: Option<PathBuf>,
     /// Controls left out, by tests only.
     pub unplugged: BTreeSet<UnpluggedControl>,
     /// The image as it is, with nothing added: for building images.
@@ -109,6 +112,9 @@ pub enum SupervisorError {
     /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// It could not be made ready.
+    #[error("{0}")]
+    NotReady(String),
     /// The sandbox's own files or streams.
     #[error("{what}: {source}")]
     Io {
@@ -124,11 +130,15 @@ pub struct Supervisor<'a> {
     data: &'a DataDir,
     engine: &'a dyn Engine,
     ready: Option<Box<dyn FnOnce() + 'a>>,
-    prepare: Option<Inspect<'a>>,
+    prepare: Option<Prepare<'a>>,
     keep_root: Option<Inspect<'a>>,
 }
 
-/// Does something with a sandbox before it runs, or when it has ended and is not deleted yet.
+/// Makes a sandbox ready before its main process starts; after an error that never does.
+pub type Prepare<'a> =
+    Box<dyn FnOnce(Arc<dyn Sandbox>) -> std::pin::Pin<Box<dyn Future<Output = Result<(), SupervisorError>> + 'a>> + 'a>;
+
+/// Does something with a sandbox that has ended and is not deleted yet.
 pub type Inspect<'a> = Box<dyn FnOnce(Arc<dyn Sandbox>) -> std::pin::Pin<Box<dyn Future<Output = ()> + 'a>> + 'a>;
 
 impl<'a> Supervisor<'a> {
@@ -146,7 +156,7 @@ impl<'a> Supervisor<'a> {
 
     /// Calls this when the sandbox exists and nothing runs in it yet.
     #[must_use]
-    pub fn on_created(mut self, prepare: Inspect<'a>) -> Self {
+    pub fn on_created(mut self, prepare: Prepare<'a>) -> Self {
         self.prepare = Some(prepare);
         self
     }
@@ -194,8 +204,12 @@ impl<'a> Supervisor<'a> {
         let mut spec = sandbox_spec(&request, &directory, self.data);
         spec.wiring = gating.as_ref().map_or(Wiring::Nothing, Gating::wiring);
         let (sandbox, store) = self.make(spec, &mut record, &request.actor, event_sender).await?;
-        if let Some(prepare) = self.prepare.take() {
-            prepare(Arc::clone(&sandbox)).await;
+        if let Some(prepare) = self.prepare.take()
+            && let Err(error) = prepare(Arc::clone(&sandbox)).await
+        {
+            fail_start(&mut record, &request.actor, &error, &store).await?;
+            sandbox.delete().await?;
+            return Err(error);
         }
         let output = Arc::new(Output::new(LogWriter::new(&directory.join("logs"), request.log_bytes)));
         let serving = published.serve(&sandbox).map_err(|source| SupervisorError::Io { what: "publish a port", source });
@@ -226,6 +240,7 @@ impl<'a> Supervisor<'a> {
             sender,
             directory,
             defaults,
+            health: request.health,
             actor: request.actor,
         };
         let reason = running.supervise(&mut record, &store, self.ready.take()).await?;

@@ -3,9 +3,17 @@
 
 mod artifacts;
 mod attempt;
+pub mod due;
+mod harbor;
+mod own;
+mod plan;
+mod sanity;
+mod service;
+mod step;
 mod verdict;
 mod workspace;
 
-pub use artifacts::{CollectError, collect};
-pub use attempt::{Agent, Plan, TaskRunError, run};
+pub use artifacts::{Artifact, CollectError, MANIFEST, collect, manifest};
+pub use attempt::run;
+pub use plan::{Agent, Plan, Start, TaskRunError};
 pub use verdict::{Verdict, VerdictError};

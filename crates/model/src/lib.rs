@@ -13,6 +13,7 @@ pub mod network;
 pub mod phase;
 pub mod quantity;
 pub mod sandbox;
+pub mod schema;
 pub mod task;
 pub mod yaml;
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// How much a task is given.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Difficulty {
     /// 512 MiB, half a CPU, 5 minutes.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// What a sandbox may reach.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkLevel {
     /// Nothing.

@@ -112,11 +112,17 @@ pub enum Reason {
     GateLost,
     /// Its wall time ran out.
     TimeLimit,
+    /// Its own description was gone from it: it is not what was started.
+    Unhealthy,
+    /// The task's tests do not say of its untouched base what the task says of them.
+    SanityFail,
+    /// The verifier left no verdict.
+    VerifierFailed,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Exited,
         Self::StartFailed,
         Self::OutOfMemory,
@@ -125,6 +131,9 @@ impl Reason {
         Self::SupervisorLost,
         Self::GateLost,
         Self::TimeLimit,
+        Self::Unhealthy,
+        Self::SanityFail,
+        Self::VerifierFailed,
     ];
 
     /// Its name.
@@ -138,6 +147,9 @@ impl Reason {
             Self::SupervisorLost => "supervisor_lost",
             Self::GateLost => "gate_lost",
             Self::TimeLimit => "time_limit",
+            Self::Unhealthy => "unhealthy",
+            Self::SanityFail => "sanity_fail",
+            Self::VerifierFailed => "verifier_failed",
         }
     }
 
@@ -151,8 +163,21 @@ impl Reason {
         match self {
             Self::Exited => Phase::Completed,
             Self::TimeLimit => Phase::Timeout,
-            Self::StartFailed | Self::OutOfMemory | Self::Stopped | Self::Killed | Self::SupervisorLost | Self::GateLost => Phase::Failed,
+            Self::StartFailed
+            | Self::OutOfMemory
+            | Self::Stopped
+            | Self::Killed
+            | Self::SupervisorLost
+            | Self::GateLost
+            | Self::Unhealthy
+            | Self::SanityFail
+            | Self::VerifierFailed => Phase::Failed,
         }
+    }
+
+    /// Whether neither the task nor who attempted it is the cause: such an attempt is made again.
+    pub const fn is_infrastructure(self) -> bool {
+        matches!(self, Self::StartFailed | Self::SupervisorLost | Self::GateLost | Self::Unhealthy)
     }
 }
 

@@ -172,6 +172,11 @@ impl Span {
         Self(count * 1000)
     }
 
+    /// From milliseconds; None for 0.
+    pub const fn from_millis(millis: u64) -> Option<Self> {
+        if millis == 0 { None } else { Some(Self(millis)) }
+    }
+
     /// Milliseconds.
     pub const fn millis(self) -> u64 {
         self.0

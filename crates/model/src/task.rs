@@ -1,13 +1,26 @@
 //! The task file (`task.yaml`).
 
+mod cleanup;
+mod form;
+mod harbor;
+mod metadata;
+mod service;
+
+pub use cleanup::Cleanup;
+pub use form::{Carried, Environment, Form, Harbor};
+pub use harbor::{HarborError, HarborFiles};
+pub use metadata::Metadata;
+pub use service::{During, Ready, Service};
+
 use crate::yaml::{self, YamlError};
 use crate::{Bytes, Cpus, Difficulty, ImageRef, Limits, Name, NetworkLevel, Span};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 
 /// The submitted unit: image, command, workspace, limits, policy, verifier.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Task {
     /// Version of the file's form: 1.
@@ -28,12 +41,18 @@ pub struct Task {
     /// Destinations allowed, with `package_only` or `limited_web`.
     #[serde(default)]
     pub allow: Vec<String>,
+    /// A policy file beside the task file, in place of `allow`.
+    #[serde(default)]
+    pub policy: Option<PathBuf>,
     /// Toolchains of the host that are mounted read-only.
     #[serde(default)]
     pub toolchains: Vec<String>,
     /// Source and tests.
     #[serde(default)]
     pub workspace: Workspace,
+    /// Processes that run beside the agent, started before it.
+    #[serde(default)]
+    pub services: Vec<Service>,
     /// The agent's own command.
     #[serde(default)]
     pub agent: Option<Command>,
@@ -51,11 +70,18 @@ pub struct Task {
     /// When and how it is cleaned up.
     #[serde(default)]
     pub cleanup: Cleanup,
+    /// What a dataset says about it.
+    #[serde(default)]
+    pub metadata: Metadata,
+    /// Where its parts are inside; not a key of the file.
+    #[serde(skip)]
+    pub form: Form,
 }
 
 /// Version 1 of the file's form; no other is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "u32", into = "u32")]
+#[schemars(with = "u32")]
 pub struct Version;
 
 impl TryFrom<u32> for Version {
@@ -77,7 +103,7 @@ const fn host() -> ImageRef {
 }
 
 /// Directories beside the task file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Workspace {
     /// Copied to `/workspace/src`.
@@ -87,7 +113,7 @@ pub struct Workspace {
 }
 
 /// A command inside a sandbox.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
     /// Program and arguments.
@@ -101,7 +127,7 @@ pub struct Command {
 }
 
 /// The verifier.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
     /// Program and arguments, run in `/workspace`.
@@ -115,10 +141,22 @@ pub struct Verify {
     /// What the verifier may reach.
     #[serde(default)]
     pub network: NetworkLevel,
+    /// Destinations allowed, with `package_only` or `limited_web`; the task's own where none are named.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// Environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// User inside: root of the sandbox, so that tests and reward are not the candidate's.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Limits that win over the task's.
+    #[serde(default)]
+    pub limits: LimitChanges,
 }
 
 /// Limits that a task sets itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitChanges {
     /// Memory.
@@ -147,44 +185,6 @@ impl LimitChanges {
     }
 }
 
-/// What happens to the bytes of an ended attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Cleanup {
-    /// Clean up after reward 1 (or exit 0 where there is no verifier).
-    pub on_success: bool,
-    /// Clean up after anything else.
-    pub on_failure: bool,
-    /// Clean up after a time-out.
-    pub on_timeout: bool,
-    /// Wait so long first.
-    pub delay: Span,
-    /// Clean up whatever it is after so long.
-    pub force_after: Span,
-    /// Keep the logs.
-    pub keep_logs: bool,
-    /// Keep the artifacts.
-    pub keep_artifacts: bool,
-    /// Delete what was kept after so long.
-    pub retention: Span,
-}
-
-impl Default for Cleanup {
-    fn default() -> Self {
-        const DAY_SECONDS: u64 = 86_400;
-        Self {
-            on_success: true,
-            on_failure: true,
-            on_timeout: true,
-            delay: Span::seconds(60),
-            force_after: Span::seconds(DAY_SECONDS),
-            keep_logs: true,
-            keep_artifacts: true,
-            retention: Span::seconds(30 * DAY_SECONDS),
-        }
-    }
-}
-
 /// A task file that says something that cannot be.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
@@ -198,6 +198,38 @@ pub enum TaskError {
         source_name: String,
         /// The field.
         field: &'static str,
+    },
+    /// A list of tests that cannot be.
+    #[error("{source_name}: test {test:?} is listed twice: in fail_to_pass and pass_to_pass together a test stands once")]
+    TestTwice {
+        /// The file.
+        source_name: String,
+        /// The test.
+        test: String,
+    },
+    /// A path that leaves the task's directory or the workspace.
+    #[error("{source_name}: {field} {path:?} is refused: it is to be relative and may not contain ..")]
+    PathLeaves {
+        /// The file.
+        source_name: String,
+        /// The field.
+        field: &'static str,
+        /// What it says.
+        path: String,
+    },
+    /// Two services of one name.
+    #[error("{source_name}: service {name} is named twice")]
+    ServiceTwice {
+        /// The file.
+        source_name: String,
+        /// The service.
+        name: Name,
+    },
+    /// `allow` beside `policy`.
+    #[error("{source_name}: allow and policy exclude each other: write the destinations into the policy file")]
+    AllowAndPolicy {
+        /// The file.
+        source_name: String,
     },
     /// `allow` without a level that looks at it.
     #[error("{source_name}: allow has no effect with network {network}: use limited_web or package_only")]
@@ -219,23 +251,54 @@ impl Task {
     /// Reads a task file; `source_name` stands in errors.
     pub fn parse(source_name: &str, text: &str) -> Result<Self, TaskError> {
         let task: Self = yaml::parse(source_name, text)?;
+        task.check(source_name)?;
+        Ok(task)
+    }
+
+    fn check(&self, source_name: &str) -> Result<(), TaskError> {
+        let source_name = || source_name.to_owned();
         let commands = [
-            ("verify.command", Some(&task.verify.command)),
-            ("agent.command", task.agent.as_ref().map(|c| &c.command)),
-            ("solution.command", task.solution.as_ref().map(|c| &c.command)),
+            ("verify.command", Some(&self.verify.command)),
+            ("agent.command", self.agent.as_ref().map(|c| &c.command)),
+            ("solution.command", self.solution.as_ref().map(|c| &c.command)),
         ];
-        for (field, command) in commands {
+        let services = self.services.iter().map(|service| ("services.command", Some(&service.command)));
+        for (field, command) in commands.into_iter().chain(services) {
             if command.is_some_and(|words| words.first().is_none_or(String::is_empty)) {
-                return Err(TaskError::EmptyCommand { source_name: source_name.to_owned(), field });
+                return Err(TaskError::EmptyCommand { source_name: source_name(), field });
             }
         }
-        match task.network {
-            NetworkLevel::Isolated | NetworkLevel::FullWeb if !task.allow.is_empty() => {
-                Err(TaskError::AllowUnused { source_name: source_name.to_owned(), network: task.network })
-            }
-            NetworkLevel::LimitedWeb if task.allow.is_empty() => Err(TaskError::AllowEmpty { source_name: source_name.to_owned() }),
-            _ => Ok(task),
+        let mut tests = BTreeSet::new();
+        if let Some(test) = self.verify.listed().find(|test| !tests.insert(*test)) {
+            return Err(TaskError::TestTwice { source_name: source_name(), test: test.to_owned() });
         }
+        let mut names = BTreeSet::new();
+        if let Some(service) = self.services.iter().find(|service| !names.insert(&service.name)) {
+            return Err(TaskError::ServiceTwice { source_name: source_name(), name: service.name.clone() });
+        }
+        let globs = self.artifacts.iter().map(|glob| ("artifacts", Path::new(glob)));
+        if let Some((field, path)) = self.paths().chain(globs).find(|(_, path)| leaves(path)) {
+            return Err(TaskError::PathLeaves { source_name: source_name(), field, path: path.display().to_string() });
+        }
+        if self.policy.is_some() && !self.allow.is_empty() {
+            return Err(TaskError::AllowAndPolicy { source_name: source_name() });
+        }
+        for (level, allow) in [(self.network, &self.allow), (self.verify.network, &self.verify.allow)] {
+            if matches!(level, NetworkLevel::Isolated | NetworkLevel::FullWeb) && !allow.is_empty() {
+                return Err(TaskError::AllowUnused { source_name: source_name(), network: level });
+            }
+        }
+        if self.network == NetworkLevel::LimitedWeb && self.allow.is_empty() && self.policy.is_none() {
+            return Err(TaskError::AllowEmpty { source_name: source_name() });
+        }
+        Ok(())
+    }
+
+    /// Directories and files beside the task file that it names.
+    fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let workspace = [("workspace.src", &self.workspace.src), ("workspace.tests", &self.workspace.tests), ("policy", &self.policy)];
+        let named = workspace.into_iter().filter_map(|(field, path)| Some((field, path.as_deref()?)));
+        named.chain(self.services.iter().filter_map(|service| Some(("services.files", service.files.as_deref()?))))
     }
 
     /// Its difficulty's limits under its own.
@@ -244,47 +307,17 @@ impl Task {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A path of the host that was resolved already may be absolute; one that a file names may not.
+fn leaves(path: &Path) -> bool {
+    path.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
+}
 
-    const SMALLEST: &str = "version: 1\nid: a\ninstruction: do it\nverify: {command: [sh, tests/test.sh]}\n";
-
-    #[test]
-    fn defaults() {
-        let task = Task::parse("task.yaml", SMALLEST).expect("parses");
-        assert_eq!(task.limits(), Difficulty::Medium.limits());
-        assert_eq!(task.image, ImageRef::Host);
-        assert_eq!(task.cleanup.delay, Span::seconds(60));
-    }
-
-    #[test]
-    fn own_limits_win() {
-        let text = format!("{SMALLEST}limits: {{memory: 256MiB, cpus: 0.25, timeout: 10m}}\n");
-        let limits = Task::parse("task.yaml", &text).expect("parses").limits();
-        assert_eq!((limits.memory, limits.cpus.millis(), limits.pids), (Bytes::mebibytes(256), 250, 100));
-    }
-
-    #[test]
-    fn refusals_name_the_place() {
-        let cases = [
-            (format!("{SMALLEST}dificulty: easy\n"), "task.yaml:5:1"),
-            (SMALLEST.replace("version: 1", "version: 2"), "version 2 is not known"),
-            (SMALLEST.replace("[sh, tests/test.sh]", "[]"), "verify.command is empty"),
-            (format!("{SMALLEST}network: limited_web\n"), "at least one entry"),
-            (format!("{SMALLEST}allow: [a.example]\n"), "no effect"),
-            (format!("{SMALLEST}limits: {{memory: lots}}\n"), "\"lots\" is not a size"),
-        ];
-        for (text, expected) in cases {
-            let message = Task::parse("task.yaml", &text).expect_err(expected).to_string();
-            assert!(message.contains(expected), "{message}");
-        }
-    }
-
-    #[test]
-    fn an_unknown_key_gets_a_suggestion() {
-        let message = Task::parse("task.yaml", &format!("{SMALLEST}dificulty: easy\n")).expect_err("unknown").to_string();
-        assert!(message.contains("did you mean \"difficulty\"?"), "{message}");
-        assert!(message.contains("dificulty: easy"), "{message}");
+impl Verify {
+    /// Every listed test.
+    pub fn listed(&self) -> impl Iterator<Item = &str> {
+        self.fail_to_pass.iter().chain(&self.pass_to_pass).map(String::as_str)
     }
 }
+
+#[cfg(test)]
+mod tests;

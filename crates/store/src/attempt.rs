@@ -1,10 +1,39 @@
 //! Attempts at tasks.
 
 use crate::event::append;
-use crate::{Durability, Store, StoreError};
+use crate::{Due, Durability, Store, StoreError};
 use cofferdam_model::{AttemptId, Name, NewEvent, Phase, Reason, SandboxId, Timestamp};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What became of a listed test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TestOutcome {
+    /// It passed, and nothing said that it did not.
+    Passed,
+    /// It failed.
+    Failed,
+    /// Nothing was said of it.
+    Missing,
+}
+
+/// What an attempt took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Figures {
+    /// Seconds of the agent's sandbox.
+    pub agent_seconds: f64,
+    /// Seconds of the verifier's sandbox.
+    pub verify_seconds: f64,
+    /// Most memory of the agent's sandbox, bytes; 0 where the kernel does not tell.
+    pub memory_peak_bytes: u64,
+    /// CPU time of both sandboxes, seconds.
+    pub cpu_seconds: f64,
+    /// Bytes of artifacts.
+    pub artifact_bytes: u64,
+}
 
 /// What is known of an attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +60,18 @@ pub struct AttemptRecord {
     pub agent_exit_code: Option<i32>,
     /// The verifier's exit status.
     pub verify_exit_code: Option<i32>,
+    /// Each listed test.
+    #[serde(default)]
+    pub tests: BTreeMap<String, TestOutcome>,
+    /// What it took.
+    #[serde(default)]
+    pub figures: Figures,
+    /// The image that the agent started from: its digest, or what else it was.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Recorded steps of the agent, beside the artifacts: paths below the attempt's directory.
+    #[serde(default)]
+    pub trajectories: Vec<String>,
     /// Accepted.
     pub created_at: Timestamp,
     /// Ended.
@@ -38,8 +79,8 @@ pub struct AttemptRecord {
 }
 
 impl Store {
-    /// Records an attempt, new or changed, with the events that explain it.
-    pub fn attempt_save(&mut self, record: &AttemptRecord, events: &[NewEvent]) -> Result<(), StoreError> {
+    /// Records an attempt, new or changed, with the events that explain it and what is to be done later for it.
+    pub fn attempt_save(&mut self, record: &AttemptRecord, events: &[NewEvent], dues: &[Due]) -> Result<(), StoreError> {
         let text = serde_json::to_string(record).map_err(|source| StoreError::Corrupt { id: record.id.to_string(), source })?;
         self.write(Durability::Full, |transaction| {
             let query = "INSERT INTO attempt (id, task, phase, created_at, record) VALUES (?1, ?2, ?3, ?4, ?5) \
@@ -47,8 +88,22 @@ impl Store {
             let values =
                 params![record.id.to_string(), record.task.as_str(), record.phase.name(), record.created_at.as_millisecond(), text];
             transaction.execute(query, values)?;
+            for due in dues {
+                let values = params![due.at.as_millisecond(), due.kind, due.subject];
+                transaction.execute("INSERT OR IGNORE INTO due (at, kind, subject) VALUES (?1, ?2, ?3)", values)?;
+            }
             append(transaction, events)
         })
+    }
+
+    /// Attempts that are recorded as running.
+    pub fn attempt_list_running(&mut self) -> Result<Vec<AttemptRecord>, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT record FROM attempt WHERE phase = 'running'")?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+        let parse = |text: String| {
+            serde_json::from_str(&text).map_err(|source| StoreError::Corrupt { id: text.chars().take(60).collect(), source })
+        };
+        rows.map(|text| parse(text?)).collect()
     }
 
     /// Attempts, oldest first; of one task if it is named.

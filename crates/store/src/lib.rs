@@ -4,13 +4,15 @@
 //! `synchronous=FULL`; nothing here knows an engine or evaluates a policy. Start reading at [`Store`].
 
 mod attempt;
+mod due;
 mod event;
 mod migration;
 mod sandbox;
 mod store;
 mod suite;
 
-pub use attempt::AttemptRecord;
+pub use attempt::{AttemptRecord, Figures, TestOutcome};
+pub use due::Due;
 pub use event::EventFilter;
 pub use sandbox::Match;
 pub use store::{Durability, Store, StoreError};

@@ -54,6 +54,19 @@ CREATE TABLE suite_item (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX suite_item_state ON suite_item (suite, state, number);
 ",
+    "
+CREATE TABLE due (
+    at INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    PRIMARY KEY (at, kind, subject)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX attempt_running ON attempt (created_at) WHERE phase = 'running';
+CREATE TABLE sound (
+    key TEXT PRIMARY KEY,
+    task TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Brings the database to the newest version; one that is newer than this release is refused.

@@ -4,7 +4,7 @@ use crate::accounts::{Accounts, User, UserError};
 use crate::content::{Content, ImageRecord};
 use crate::host;
 use crate::oci::RunConfig;
-use crate::unpack::{Found, Lowers};
+use crate::unpack::{Budget, Found, Lowers, UnpackError, unpack};
 use cofferdam_model::ImageRef;
 use cofferdam_model::image::{Digest, Reference};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -71,6 +71,9 @@ pub enum ImageError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// A layer that is put on top of it.
+    #[error(transparent)]
+    Layer(#[from] UnpackError),
     /// Not in the store.
     #[error("image {reference} is not here; pull it: cofferdam image pull {reference}")]
     Missing {
@@ -91,6 +94,15 @@ impl VerifiedImage {
     /// Where it comes from.
     pub const fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// What it is, in a word: the digest of an image of the store, else what it comes from.
+    pub fn identity(&self) -> String {
+        match &self.origin {
+            Origin::Host => "host".to_owned(),
+            Origin::Directory(path) => path.display().to_string(),
+            Origin::Store { digest, .. } => digest.to_string(),
+        }
     }
 
     /// Its layers, topmost first, as open directories.
@@ -136,6 +148,17 @@ impl VerifiedImage {
     pub fn user(&self, text: Option<&str>) -> Result<User, UserError> {
         let own = Some(self.config.user.as_str()).filter(|user| !user.is_empty());
         self.accounts.resolve(text.or(own))
+    }
+
+    /// With one more layer on top: an archive that is unpacked into an empty directory of the host, whose owner keeps it as long as the
+    /// result is used. Accounts and configuration stay the image's own, whatever the layer says of them.
+    pub fn with_layer(&self, archive: impl std::io::Read, directory: &Path, budget: Budget) -> Result<Self, ImageError> {
+        let error = |source| ImageError::Directory { path: directory.to_owned(), source };
+        let root = open_directory(directory).map_err(error)?;
+        unpack(archive, root.as_fd(), Some(&Lowers::new(self.layers.clone())), budget)?;
+        let mut image = self.clone();
+        image.layers.insert(0, Arc::new(root));
+        Ok(image)
     }
 
     /// Shows more trees of the host, read-only, with directories put in front of PATH.

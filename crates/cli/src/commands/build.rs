@@ -1,6 +1,6 @@
 //! `cofferdam image build`.
 
-use crate::args::{BuildArgs, Global};
+use crate::args::{BuildArgs, Global, TrustArgs};
 use crate::commands::egress::Wanted;
 use crate::context::{Context, actor, random};
 use crate::exit::{FAILED, Failure};
@@ -8,11 +8,12 @@ use crate::host::Machine;
 use crate::images::Images;
 use crate::output::one;
 use cofferdam_lifecycle::build::{Build, Builder};
-use cofferdam_model::NetworkLevel;
 use cofferdam_model::image::Reference;
+use cofferdam_model::{NetworkLevel, Span};
 use cofferdam_trust::dockerfile::{Dockerfile, Variables};
 use cofferdam_trust::pack::EPOCH;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What an image is called that nobody gave a name.
@@ -43,6 +44,49 @@ pub fn run(global: Global, arguments: &BuildArgs) -> Result<ExitCode, Failure> {
     let named = if arguments.tags.is_empty() { record.digest.to_string() } else { format!("{}@{}", record.reference, record.digest) };
     one(context.global.output, &record, |out| writeln!(out, "{named}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the environment of a task: the Dockerfile of a directory, with any public destination for RUN.
+pub fn of_task(context: &Context, directory: &Path, name: &str, within: Span, trust: &TrustArgs) -> Result<Reference, Failure> {
+    let images = Images::open(context.data.path(), trust, false, context.global.quiet)?;
+    let path = directory.join("Dockerfile");
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(&path).map_err(|error| Failure::new(FAILED, "build", format!("{shown}: {error}")))?;
+    let dockerfile = Dockerfile::parse(&shown, &text).map_err(|error| Failure::new(FAILED, "build", error.to_string()))?;
+    let (network, gate) = Wanted { network: Some(NetworkLevel::FullWeb), ..Wanted::default() }.compile()?;
+    let tag: Reference = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+    let build = Build {
+        dockerfile,
+        file: shown.clone(),
+        context: directory.to_owned(),
+        tags: vec![tag.clone()],
+        arguments: Variables::new(),
+        target: None,
+        secrets: BTreeMap::new(),
+        network,
+        gate,
+        limits: Machine::read().defaults(),
+        cached: true,
+        labels: BTreeMap::new(),
+        epoch: epoch()?,
+        actor: actor(),
+    };
+    let engine = context.engine()?;
+    let quiet = context.global.quiet;
+    let base = |reference: &Reference| images.find(reference).map(|(record, _)| record).map_err(|failure| failure.message());
+    let tell = |line: &str| {
+        if !quiet && context.global.verbose > 0 {
+            crate::output::note!("{line}");
+        }
+    };
+    let builder = Builder { data: &context.data, engine: &engine, puller: images.puller(), base: &base, tell: &tell, random };
+    // A runtime of its own: attempts of a suite prepare in threads.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let built = runtime.block_on(async { tokio::time::timeout(within.duration(), builder.build(&build)).await });
+    let slow = |_| Failure::new(FAILED, "build", format!("{shown}: the build took longer than {within}"));
+    built.map_err(slow)??;
+    images.content.settle()?;
+    Ok(tag)
 }
 
 fn read(arguments: &BuildArgs) -> Result<Build, Failure> {

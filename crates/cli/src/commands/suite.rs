@@ -4,7 +4,7 @@ mod page;
 mod progress;
 mod report;
 
-use crate::args::{Global, SuiteArg, SuiteRunArgs, SuiteVerb};
+use crate::args::{Global, SuiteArg, SuiteRunArgs, SuiteVerb, TrustArgs};
 use crate::commands::task;
 use crate::context::{Context, actor, random};
 use crate::exit::{FAILED, Failure};
@@ -18,10 +18,11 @@ use cofferdam_store::{AttemptRecord, ItemRecord, ItemState, Store, SuiteItem, Su
 use cofferdam_trust::pattern::name_matches;
 use progress::Progress;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::signal::unix::{SignalKind, signal};
 
 const PARALLEL: usize = 10;
@@ -140,7 +141,7 @@ fn accept(store: &mut Store, arguments: &SuiteRunArgs) -> Result<(SuiteRecord, O
     found.retain(|id, _| arguments.filter.is_empty() || arguments.filter.iter().any(|glob| name_matches(glob, id.as_str())));
     if found.is_empty() {
         return Err(Failure::new(FAILED, "suite", format!("{} holds no task that was asked for", source.display()))
-            .remedy("a task is a directory with a task.yaml"));
+            .remedy(format!("a task is a directory with a {}", task::DEFINITIONS.join(" or a "))));
     }
     let agent = arguments.agent.clone().or(file.as_ref().and_then(|file| file.agent.clone())).unwrap_or_else(|| "task".into());
     let attempts = arguments.attempts.or(file.as_ref().and_then(|file| file.attempts)).unwrap_or(1).max(1);
@@ -165,6 +166,30 @@ fn accept(store: &mut Store, arguments: &SuiteRunArgs) -> Result<(SuiteRecord, O
     Ok((record, file.and_then(|file| file.parallel)))
 }
 
+/// What has been prepared in this run: a task is read, its image found or built, once.
+#[derive(Default)]
+struct Preparations {
+    known: Mutex<HashMap<PathBuf, Arc<OnePreparation>>>,
+}
+
+type OnePreparation = Mutex<Option<Arc<task::Prepared>>>;
+
+impl Preparations {
+    /// Others who want the same wait; after an error the next tries again.
+    fn of(&self, context: &Context, path: &Path) -> Result<Arc<task::Prepared>, Failure> {
+        let one = Arc::clone(locked(&self.known).entry(path.to_owned()).or_default());
+        let mut prepared = locked(&one);
+        if prepared.is_none() {
+            *prepared = Some(Arc::new(task::Prepared::of(context, path, &TrustArgs::default())?));
+        }
+        prepared.clone().ok_or_else(|| Failure::usage("nothing is prepared"))
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn suite_file(source: &Path) -> Result<Option<SuiteFile>, Failure> {
     if source.is_dir() {
         return Ok(None);
@@ -177,8 +202,8 @@ fn suite_file(source: &Path) -> Result<Option<SuiteFile>, Failure> {
 
 /// Every task below a place, by id; one id twice is refused.
 fn discover(place: &Path, depth: usize, found: &mut BTreeMap<cofferdam_model::Name, PathBuf>) -> Result<(), Failure> {
-    let file = if place.is_dir() { place.join("task.yaml") } else { place.to_owned() };
-    if file.is_file() {
+    let file = if place.is_dir() { task::definition(place) } else { Some(place.to_owned()) };
+    if let Some(file) = file.filter(|file| file.is_file()) {
         let (parsed, _) = task::read(&file)?;
         let path = std::path::absolute(&file)?;
         if let Some(other) = found.insert(parsed.id.clone(), path.clone())
@@ -209,6 +234,7 @@ fn attempt_all(context: &Context, store: &mut Store, record: &SuiteRecord, paral
     let stop = AtomicBool::new(false);
     let over = AtomicBool::new(false);
     let data = context.data.database();
+    let preparations = Preparations::default();
     let result = std::thread::scope(|scope| {
         // Signals and requests to cancel are looked for beside the attempts.
         scope.spawn(|| watch(&context.runtime, &stop, &over, &data, record.id));
@@ -219,8 +245,8 @@ fn attempt_all(context: &Context, store: &mut Store, record: &SuiteRecord, paral
             parallel,
             budget: Budget { memory: machine.available() / 100 * MEMORY_PERCENT, cpu_millis: machine.cpus.millis() },
             plan: &|item, id| {
-                let (parsed, base) = task::read(&item.path).map_err(|failure| failure.message())?;
-                task::plan(context, &parsed, &base, agent.clone(), id).map_err(|failure| failure.message())
+                let prepared = preparations.of(context, &item.path).map_err(|failure| failure.message())?;
+                Ok(prepared.plan(agent.clone(), id))
             },
             needs: &|item| {
                 let (parsed, _) = task::read(&item.path).map_err(|failure| failure.message())?;

@@ -1,28 +1,28 @@
 //! `cofferdam task`: attempts at tasks.
 
+mod prepare;
+mod read;
+
+pub use prepare::{Prepared, limits};
+pub use read::{DEFINITIONS, definition, read};
+
 use crate::args::{Global, TaskRunArgs, TrustArgs};
-use crate::commands::egress::Wanted;
-use crate::commands::request::{base_environment, check_against_machine, image_environment};
-use crate::context::{Context, actor, random};
+use crate::context::{Context, random};
 use crate::exit::{FAILED, Failure, TIME_LIMIT};
-use crate::host::Machine;
-use crate::images::start_from;
 use crate::output::{age, one, table};
-use crate::toolchain;
 use cofferdam_lifecycle::data::now;
-use cofferdam_lifecycle::task::{self, Agent, Plan};
-use cofferdam_model::{AttemptId, Limits, Name, NetworkLevel, Phase, Task};
+use cofferdam_lifecycle::task::{self, Agent};
+use cofferdam_model::{AttemptId, Name, Phase};
 use cofferdam_store::AttemptRecord;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// `task run`: exit status 0 for reward 1, 1 for less, 124 for a time-out.
 pub fn run(global: Global, arguments: &TaskRunArgs) -> Result<ExitCode, Failure> {
     let agent = agent(&arguments.agent, arguments.agent_cmd.as_deref())?;
     let context = Context::open(global)?;
-    let (task, base) = read(&arguments.task)?;
-    let record = attempt(&context, &task, &base, agent)?;
+    let prepared = Prepared::of(&context, &arguments.task, &arguments.trust)?;
+    let record = attempt(&context, &prepared, agent)?;
     let row = [summary(&record)];
     one(context.global.output, &record, |out| table(out, &HEAD, &row))?;
     if let Some(detail) = &record.detail
@@ -68,14 +68,16 @@ fn summary(record: &AttemptRecord) -> Vec<String> {
 /// `task validate`: the oracle must earn 1 and doing nothing 0.
 pub fn validate(global: Global, path: &Path) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
-    let (task, base) = read(path)?;
-    let oracle = attempt(&context, &task, &base, Agent::Oracle)?;
-    let nop = attempt(&context, &task, &base, Agent::Nop)?;
+    let prepared = Prepared::of(&context, path, &TrustArgs::default())?;
+    let task = &prepared.task;
+    let oracle = attempt(&context, &prepared, Agent::Oracle)?;
+    let nop = attempt(&context, &prepared, Agent::Nop)?;
     let sound = oracle.reward == Some(1.0) && nop.reward == Some(0.0);
     let verdict = serde_json::json!({ "task": task.id, "sound": sound, "oracle": oracle.reward, "nop": nop.reward });
     one(context.global.output, &verdict, |out| {
         let word = if sound { "sound" } else { "NOT sound" };
-        writeln!(out, "{}: {word}: oracle {:?}, nop {:?}", task.id, oracle.reward, nop.reward)
+        let shown = |record: &AttemptRecord| record.reward.map_or_else(|| "no verdict".to_owned(), |reward| reward.to_string());
+        writeln!(out, "{}: {word}: oracle {}, nop {}", task.id, shown(&oracle), shown(&nop))
     })?;
     for record in [&oracle, &nop] {
         if !sound && let Some(detail) = &record.detail {
@@ -94,52 +96,11 @@ pub fn list(global: Global, task: Option<&Name>) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A task's file, or the one in a directory; with the directory that it stands in.
-pub fn read(path: &Path) -> Result<(Task, PathBuf), Failure> {
-    let file = if path.is_dir() { path.join("task.yaml") } else { path.to_owned() };
-    let shown = file.display().to_string();
-    let text = std::fs::read_to_string(&file).map_err(|error| Failure::new(FAILED, "task", format!("{shown}: {error}")))?;
-    let task = Task::parse(&shown, &text).map_err(|error| Failure::new(FAILED, "task", error.to_string()))?;
-    let base = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok((task, std::path::absolute(base)?))
-}
-
-fn attempt(context: &Context, task: &Task, base: &Path, agent: Agent) -> Result<AttemptRecord, Failure> {
-    let plan = plan(context, task, base, agent, AttemptId::from_random(random()))?;
+fn attempt(context: &Context, prepared: &Prepared, agent: Agent) -> Result<AttemptRecord, Failure> {
+    let plan = prepared.plan(agent, AttemptId::from_random(random()));
     let engine = context.engine()?;
     let mut store = context.store()?;
     let record = context.runtime.block_on(task::run(&context.data, &engine, &mut store, &plan))?;
     context.sweep(&mut store)?;
     Ok(record)
-}
-
-/// What a task may use: its own limits, no more CPUs than the machine has.
-pub fn limits(task: &Task) -> Result<Limits, Failure> {
-    let machine = Machine::read();
-    let mut limits = task.limits();
-    if task.limits.cpus.is_none() && limits.cpus > machine.cpus {
-        limits.cpus = machine.cpus;
-    }
-    check_against_machine(&limits, machine)?;
-    Ok(limits)
-}
-
-/// Everything that an attempt needs.
-pub fn plan(context: &Context, task: &Task, base: &Path, agent: Agent, id: AttemptId) -> Result<Plan, Failure> {
-    let wanted = |level, allow| Wanted { network: Some(level), allow, ..Wanted::default() };
-    let (_, agent_gate) = wanted(task.network, &task.allow).compile()?;
-    // The verifier's network is its own; where it is limited, the same list says to what.
-    let allow: &[String] = if task.verify.network == NetworkLevel::LimitedWeb { &task.allow } else { &[] };
-    let (_, verify_gate) = wanted(task.verify.network, allow).compile()?;
-    let mut image = start_from(context, &task.image, &TrustArgs::default())?;
-    let mut environment = BTreeMap::new();
-    for name in &task.toolchains {
-        let (toolchain, variables) = toolchain::find(name)?;
-        image.add_toolchain(&toolchain);
-        environment.extend(variables);
-    }
-    image_environment(&image, &mut environment);
-    base_environment(&image, &image.user(None)?, &mut environment);
-    let (task, base, limits) = (task.clone(), base.to_owned(), limits(task)?);
-    Ok(Plan { id, task, base, agent, image, environment, limits, agent_gate, verify_gate, actor: actor(), random })
 }

@@ -80,6 +80,7 @@ impl Building<'_> {
             labels: [("cofferdam.build".to_owned(), self.build.tags[0].to_string())].into(),
             log_bytes: LOG_BYTES,
             streams: streams()?,
+            health: None,
             unplugged: BTreeSet::new(),
             bare: true,
         };

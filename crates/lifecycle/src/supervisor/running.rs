@@ -8,7 +8,7 @@ use crate::gating::Gating;
 use crate::publish::Published;
 use crate::pump::Output;
 use crate::records::Records;
-use cofferdam_engine::{Control, EngineError, EngineEvent, ExitStatus, Observation, Process, Sandbox};
+use cofferdam_engine::{Control, EngineError, EngineEvent, ExitStatus, Observation, Process, Sandbox, Transfer};
 use cofferdam_model::{NewEvent, Reason, SandboxRecord, Timestamp};
 use cofferdam_store::Durability;
 use std::future::pending;
@@ -21,6 +21,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// How often the gate's record is taken over.
 const LOOK_AT_RECORD: Duration = Duration::from_millis(500);
+/// How often the health of a sandbox is looked at, and how often in a row it may be missing.
+const LOOK_AT_HEALTH: Duration = Duration::from_secs(30);
+const MOST_UNHEALTHY: u32 = 3;
+const LARGEST_HEALTH: u64 = 1 << 20;
 /// What lives shorter gets neither a control socket nor a record of running.
 const SETTLED: Duration = Duration::from_millis(5);
 
@@ -37,6 +41,7 @@ pub(super) struct Running {
     pub(super) sender: UnboundedSender<Command>,
     pub(super) directory: PathBuf,
     pub(super) defaults: Defaults,
+    pub(super) health: Option<PathBuf>,
     pub(super) actor: String,
 }
 
@@ -50,6 +55,8 @@ impl Running {
     ) -> Result<Option<Reason>, SupervisorError> {
         let deadline = record.limits.timeout.map(|timeout| Instant::now() + timeout.duration());
         let mut why = None;
+        let mut unhealthy = 0;
+        let mut next_look = Instant::now() + LOOK_AT_HEALTH;
         if ready.is_none() {
             tokio::select! {
                 biased;
@@ -99,6 +106,14 @@ impl Running {
                         self.sandbox.control(Control::Kill).await?;
                     }
                 }
+                () = sleep_until(next_look), if self.health.is_some() && why.is_none() => {
+                    next_look = Instant::now() + LOOK_AT_HEALTH;
+                    unhealthy = if self.is_healthy().await { 0 } else { unhealthy + 1 };
+                    if unhealthy >= MOST_UNHEALTHY {
+                        why = Some(Reason::Unhealthy);
+                        self.sandbox.control(Control::Kill).await?;
+                    }
+                }
                 () = look_at_record => self.take_record(record, store).await?,
                 Some(command) = self.receiver.recv() => self.obey(command, &mut why).await?,
                 () = time_out => {
@@ -112,6 +127,14 @@ impl Running {
                 }
             }
         }
+    }
+
+    async fn is_healthy(&self) -> bool {
+        let Some(source) = self.health.clone() else { return true };
+        let target = self.directory.join("health");
+        let there = self.sandbox.transfer(Transfer::Out { source, target: target.clone(), most_bytes: LARGEST_HEALTH }).await.is_ok();
+        let _ = std::fs::remove_file(target);
+        there
     }
 
     fn surroundings(&self) -> Surroundings<'_> {
@@ -244,6 +267,7 @@ fn settle(record: &mut SandboxRecord, why: Option<Reason>, status: ExitStatus, o
     record.detail = match reason {
         Reason::OutOfMemory => Some(format!("the memory limit of {} was reached", record.limits.memory)),
         Reason::GateLost => record.detail.take(),
+        Reason::Unhealthy => Some("its description was gone".into()),
         Reason::TimeLimit => record.limits.timeout.map(|timeout| format!("the time limit of {timeout} was reached")),
         _ => None,
     };

@@ -1,9 +1,13 @@
 //! Collected outputs: what matches the globs is copied out of `/workspace`, nothing else, no links and no devices.
 
+use crate::data::DataDir;
 use cofferdam_engine::{EngineError, Sandbox, Transfer, TransferReport};
+use cofferdam_trust::content::Hasher;
 use cofferdam_trust::pattern::path_matches;
+use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Most bytes that are taken out of one sandbox.
@@ -45,23 +49,107 @@ pub async fn collect(sandbox: &dyn Sandbox, globs: &[String], target: &Path) -> 
     Ok(report)
 }
 
-/// Copies what matches any of the globs from a result that is on the host already.
-pub fn keep_from(result: &Path, globs: &[String], target: &Path) -> Result<TransferReport, CollectError> {
-    let mut report = TransferReport::default();
-    copy_matching(result, result, globs, target, &mut report).map_err(|source| CollectError::Io { path: target.to_owned(), source })?;
-    Ok(report)
+/// A file that was kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Below the directory that its manifest stands in.
+    pub path: String,
+    /// `sha256:…`: its bytes are in `artifacts/sha256`.
+    pub digest: String,
+    /// Bytes.
+    pub bytes: u64,
 }
 
-fn copy_matching(root: &Path, directory: &Path, globs: &[String], target: &Path, report: &mut TransferReport) -> io::Result<()> {
-    each_match(root, directory, globs, report, &mut |path, relative, report| {
-        let kept = target.join(relative);
-        if let Some(parent) = kept.parent() {
+/// What was kept in a directory, beside it.
+pub const MANIFEST: &str = "manifest.json";
+const COPY_BYTES: usize = 1 << 18;
+
+/// Keeps what matches any of the globs of a result that is on the host already: bytes by digest, once; below `target` links to them and
+/// a manifest. It is on the disk when this returns.
+pub fn keep(data: &DataDir, result: &Path, globs: &[String], target: &Path) -> Result<Vec<Artifact>, CollectError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CollectError::Io { path, source }
+    };
+    let blobs = blobs(data);
+    let mut kept = Vec::new();
+    if !result.is_dir() {
+        return Ok(kept);
+    }
+    let mut report = TransferReport::default();
+    let visited = each_match(result, result, globs, &mut report, &mut |path, relative, _| {
+        fs::create_dir_all(&blobs)?;
+        let (digest, bytes) = store(path, &blobs)?;
+        let place = target.join(relative);
+        if let Some(parent) = place.parent() {
             fs::create_dir_all(parent)?;
         }
-        report.files += 1;
-        report.bytes += fs::copy(path, &kept)?;
+        let hex = digest.trim_start_matches("sha256:");
+        match fs::hard_link(blobs.join(hex), &place) {
+            // A blob has as many links as the file system allows: then this is a copy of its own.
+            Err(error) if error.raw_os_error() == Some(libc_emlink()) => drop(fs::copy(blobs.join(hex), &place)?),
+            other => other?,
+        }
+        kept.push(Artifact { path: relative.to_string_lossy().into_owned(), digest, bytes });
         Ok(())
-    })
+    });
+    visited.map_err(io(target))?;
+    if !kept.is_empty() {
+        kept.sort_by(|a, b| a.path.cmp(&b.path));
+        let manifest = serde_json::to_vec_pretty(&kept).unwrap_or_default();
+        fs::write(target.join(MANIFEST), manifest).map_err(io(target))?;
+        let directory = fs::File::open(target).map_err(io(target))?;
+        rustix::fs::syncfs(&directory).map_err(|error| CollectError::Io { path: target.to_owned(), source: error.into() })?;
+    }
+    Ok(kept)
+}
+
+fn libc_emlink() -> i32 {
+    rustix::io::Errno::MLINK.raw_os_error()
+}
+
+fn blobs(data: &DataDir) -> PathBuf {
+    data.artifacts().join("sha256")
+}
+
+/// Copies a file to where its digest says, unless it is there.
+fn store(path: &Path, blobs: &Path) -> io::Result<(String, u64)> {
+    let mut from = fs::File::open(path)?;
+    let mut to = tempfile::Builder::new().prefix(".making-").tempfile_in(blobs)?;
+    let (mut hasher, mut bytes, mut buffer) = (Hasher::default(), 0, vec![0; COPY_BYTES]);
+    loop {
+        let length = from.read(&mut buffer)?;
+        if length == 0 {
+            break;
+        }
+        hasher.update(&buffer[..length]);
+        to.write_all(&buffer[..length])?;
+        bytes += length as u64;
+    }
+    let digest = hasher.finish();
+    to.as_file().set_permissions(fs::Permissions::from_mode(0o444))?;
+    match to.persist_noclobber(blobs.join(digest.hex())) {
+        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => return Err(error.error),
+        _ => {}
+    }
+    Ok((digest.to_string(), bytes))
+}
+
+/// What a directory's manifest lists.
+pub fn manifest(directory: &Path) -> Vec<Artifact> {
+    let text = fs::read(directory.join(MANIFEST)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// Removes bytes that no attempt links to any more.
+pub fn forget(data: &DataDir, artifacts: &[Artifact]) {
+    for artifact in artifacts {
+        let path = blobs(data).join(artifact.digest.trim_start_matches("sha256:"));
+        // Who links to it meanwhile keeps the bytes; only their name here goes.
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.nlink() == 1) {
+            let _ = fs::remove_file(&path);
+        }
+    }
 }
 
 fn remove(path: &Path) -> io::Result<()> {

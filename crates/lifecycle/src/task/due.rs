@@ -1,0 +1,146 @@
+//! What an attempt leaves, and when it goes.
+//!
+//! ```text
+//! ended ──delay, or force_after where it is to stay──▶ working files go, logs and artifacts too unless kept ──retention──▶ the rest goes
+//! ```
+//! While an attempt is made, its maker holds a lock in its directory; one that is recorded as running and whose lock is free was lost.
+
+use super::artifacts;
+use crate::data::{DataDir, now};
+use cofferdam_model::task::Cleanup;
+use cofferdam_model::{AttemptId, NewEvent, Phase, Reason, Span, Timestamp};
+use cofferdam_store::{AttemptRecord, Due, Store, StoreError};
+use cofferdam_sys::lock;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+const WORKING: &str = "attempt.working";
+const LOGS: &str = "attempt.logs";
+const ARTIFACTS: &str = "attempt.artifacts";
+const KEPT: &str = "attempt.kept";
+/// So many at a time: whoever comes by is not to wait long.
+const AT_ONCE: usize = 500;
+
+/// Where an attempt's working files are.
+pub fn working(data: &DataDir, id: AttemptId) -> PathBuf {
+    data.path().join("attempts").join(id.to_string())
+}
+
+/// Makes the directory of an attempt and takes its lock, until the result is dropped.
+pub(super) fn hold(directory: &Path) -> io::Result<OwnedFd> {
+    fs::create_dir_all(directory)?;
+    let file = lock::open_file(&directory.join("lock")).map_err(|error| error.source)?;
+    match lock::try_lock(&file, true) {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(io::Error::other("its lock is taken")),
+        Err(error) => Err(error.source),
+    }
+}
+
+/// When what an ended attempt left goes.
+pub(super) fn of(record: &AttemptRecord, cleanup: &Cleanup) -> Vec<Due> {
+    let soon = match record.phase {
+        Phase::Timeout => cleanup.on_timeout,
+        _ if record.reward.is_some_and(|reward| reward >= 1.0) => cleanup.on_success,
+        _ => cleanup.on_failure,
+    };
+    let ended = record.ended_at.unwrap_or_else(now);
+    let first = after(ended, if soon { cleanup.delay } else { cleanup.force_after });
+    let due = |at, kind: &str| Due { at, kind: kind.to_owned(), subject: record.id.to_string() };
+    let mut all = vec![due(first, WORKING), due(after(ended, cleanup.retention), KEPT)];
+    if !cleanup.keep_logs {
+        all.push(due(first, LOGS));
+    }
+    if !cleanup.keep_artifacts {
+        all.push(due(first, ARTIFACTS));
+    }
+    all
+}
+
+fn after(time: Timestamp, span: Span) -> Timestamp {
+    let millis = i64::try_from(span.millis()).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(time.as_millisecond().saturating_add(millis)).unwrap_or(Timestamp::MAX)
+}
+
+/// Removes what is due, and records what was lost. Idempotent.
+pub fn sweep(data: &DataDir, store: &mut Store) -> Result<(), StoreError> {
+    for record in store.attempt_list_running()? {
+        lost(data, store, record)?;
+    }
+    let mut done = Vec::new();
+    for due in store.due_list(now(), AT_ONCE)? {
+        let Ok(id) = due.subject.parse::<AttemptId>() else {
+            done.push(due);
+            continue;
+        };
+        // What cannot be removed now is tried again by the next.
+        if remove(data, id, &due.kind).is_ok() {
+            done.push(due);
+        }
+    }
+    if done.is_empty() { Ok(()) } else { store.due_done(&done) }
+}
+
+/// An attempt that is recorded as running and whose maker is gone.
+fn lost(data: &DataDir, store: &mut Store, record: AttemptRecord) -> Result<(), StoreError> {
+    let directory = working(data, record.id);
+    let free = match lock::open_file(&directory.join("lock")) {
+        Ok(file) => lock::try_lock(&file, true).unwrap_or(false),
+        Err(error) => error.source.kind() == io::ErrorKind::NotFound,
+    };
+    if !free {
+        return Ok(());
+    }
+    let time = now();
+    let detail = Some("the process that made it ended first".to_owned());
+    let ended = AttemptRecord { phase: Phase::Failed, reason: Some(Reason::SupervisorLost), detail, ended_at: Some(time), ..record };
+    let event = NewEvent {
+        time,
+        actor: "cofferdam".into(),
+        subject: format!("attempt:{}", ended.id),
+        kind: "attempt.failed".into(),
+        rule: None,
+        reason: Some(Reason::SupervisorLost.name().into()),
+        data: serde_json::json!({ "task": ended.task, "agent": ended.agent }),
+    };
+    let mut dues = of(&ended, &Cleanup::default());
+    dues[0].at = time;
+    store.attempt_save(&ended, &[event], &dues)
+}
+
+fn remove(data: &DataDir, id: AttemptId, kind: &str) -> io::Result<()> {
+    let kept = data.artifacts().join(id.to_string());
+    match kind {
+        WORKING => tree(&working(data, id)),
+        LOGS => tree(&kept.join("logs")).and_then(|()| tree(&kept.join("agent"))),
+        ARTIFACTS => {
+            let held = artifacts::manifest(&kept);
+            for entry in fs::read_dir(&kept).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                if name != "logs" && name != "agent" {
+                    tree(&entry.path())?;
+                }
+            }
+            artifacts::forget(data, &held);
+            Ok(())
+        }
+        KEPT => {
+            let held = [artifacts::manifest(&kept), artifacts::manifest(&kept.join("agent"))].concat();
+            tree(&kept)?;
+            artifacts::forget(data, &held);
+            Ok(())
+        }
+        // Of a newer release.
+        _ => Ok(()),
+    }
+}
+
+fn tree(path: &Path) -> io::Result<()> {
+    let removed = if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
