@@ -2,11 +2,13 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod cheats;
 mod crash;
 mod detached;
 mod everyday;
 mod foreground;
 mod gate;
+mod harbor;
 mod image_build;
 mod image_trust;
 mod images;

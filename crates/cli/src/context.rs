@@ -3,9 +3,9 @@
 use crate::args::Global;
 use crate::exit::{FAILED, Failure};
 use cofferdam_engine_native::NativeEngine;
-use cofferdam_lifecycle::task::due;
 use cofferdam_lifecycle::control::Client;
 use cofferdam_lifecycle::supervisor::Outcome;
+use cofferdam_lifecycle::task::due;
 use cofferdam_lifecycle::{DataDir, sweep};
 use cofferdam_model::SandboxRecord;
 use cofferdam_store::{Match, Store};

@@ -16,7 +16,7 @@ use cofferdam_model::{AttemptId, Limits, Phase, Reason};
 use cofferdam_store::{AttemptRecord, ItemRecord, ItemState, Store, StoreError, SuiteItem, SuiteRecord};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ const LEAST_MEMORY: u64 = 512 << 20;
 const LEAST_CPU_MILLIS: u32 = 500;
 /// How long a slot sleeps before it looks again whether it is to stop.
 const NAP: Duration = Duration::from_millis(200);
+const SWEEP_SECONDS: i64 = 5;
 const SLOT_STACK_BYTES: usize = 2 << 20;
 
 /// What suites may use of the machine.
@@ -95,6 +96,8 @@ pub struct Runner<'a> {
     pub stop: &'a AtomicBool,
     /// New ids.
     pub random: fn() -> [u8; 16],
+    /// When what is due was last looked at, seconds; 0 at first.
+    pub swept: AtomicI64,
 }
 
 /// Takes the suite for this process, until the result is dropped.
@@ -206,9 +209,20 @@ impl Runner<'_> {
         let mut store = Store::open(&self.data.database())?;
         while let Some((item, share)) = self.next(dispatch, changed) {
             let again = self.attempt(&runtime, &mut store, &item)?;
+            self.sweep_dues(&mut store)?;
             // Behind those that wait, and before the share is given back: nobody takes an empty queue for the end.
             locked(dispatch).queue.extend(again);
             drop(share);
+        }
+        Ok(())
+    }
+
+    /// What earlier attempts left goes when it is due, also while the suite runs.
+    fn sweep_dues(&self, store: &mut Store) -> Result<(), SuiteError> {
+        let now = now().as_second();
+        let last = self.swept.load(Ordering::Relaxed);
+        if now - last >= SWEEP_SECONDS && self.swept.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            task::due::sweep(self.data, store)?;
         }
         Ok(())
     }

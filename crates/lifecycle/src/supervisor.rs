@@ -135,8 +135,7 @@ pub struct Supervisor<'a> {
 }
 
 /// Makes a sandbox ready before its main process starts; after an error that never does.
-pub type Prepare<'a> =
-    Box<dyn FnOnce(Arc<dyn Sandbox>) -> std::pin::Pin<Box<dyn Future<Output = Result<(), SupervisorError>> + 'a>> + 'a>;
+pub type Prepare<'a> = Box<dyn FnOnce(Arc<dyn Sandbox>) -> std::pin::Pin<Box<dyn Future<Output = Result<(), SupervisorError>> + 'a>> + 'a>;
 
 /// Does something with a sandbox that has ended and is not deleted yet.
 pub type Inspect<'a> = Box<dyn FnOnce(Arc<dyn Sandbox>) -> std::pin::Pin<Box<dyn Future<Output = ()> + 'a>> + 'a>;

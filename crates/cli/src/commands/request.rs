@@ -56,7 +56,7 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
         log_bytes: LOG_BYTES,
         streams: Streams::detached(),
         health: None,
-            unplugged: BTreeSet::new(),
+        unplugged: BTreeSet::new(),
         bare: false,
         user,
         image,

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -255,6 +255,7 @@ fn attempt_all(context: &Context, store: &mut Store, record: &SuiteRecord, paral
             observe: &|seen| progress.see(&seen),
             stop: &stop,
             random,
+            swept: AtomicI64::new(0),
         };
         let result = runner.run(store);
         over.store(true, Ordering::Relaxed);

@@ -84,7 +84,14 @@ async fn make(stage: &Stage<'_>, store: &mut Store, record: &mut AttemptRecord) 
         Form::Harbor(form) => harbor::agent(stage, form)?,
     };
     record.agent_sandbox = Some(step.id);
-    let ended = stage.run(step).await?;
+    let ended = match stage.run(step).await {
+        Err(error) if error.is_of_the_contents() => {
+            end(record, Reason::Exited, Some(format!("the agent could not be started: {error}")));
+            record.reward = Some(0.0);
+            return Ok(());
+        }
+        other => other?,
+    };
     record.agent_exit_code = ended.outcome.record.exit_code;
     count(record, &ended);
     record.figures.agent_seconds = ended.seconds();
@@ -112,7 +119,22 @@ async fn verify(stage: &Stage<'_>, record: &mut AttemptRecord, agent: &Ended) ->
         Form::Harbor(form) => harbor::verify(stage, form)?,
     };
     record.verify_sandbox = Some(step.id);
-    let ended = stage.run(step).await?;
+    let ended = match stage.run(step).await {
+        Err(error) if error.is_full() => {
+            end(
+                record,
+                Reason::Exited,
+                Some(format!("what the agent left does not fit on the verifier's disk (verify.limits.disk): {error}")),
+            );
+            record.reward = Some(0.0);
+            return Ok(());
+        }
+        Err(error) if error.is_of_the_contents() => {
+            end(record, Reason::VerifierFailed, Some(format!("the verifier could not be started: {error}")));
+            return Ok(());
+        }
+        other => other?,
+    };
     record.verify_exit_code = ended.outcome.record.exit_code;
     record.figures.verify_seconds = ended.seconds();
     count(record, &ended);

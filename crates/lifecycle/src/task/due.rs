@@ -138,7 +138,8 @@ fn remove(data: &DataDir, id: AttemptId, kind: &str) -> io::Result<()> {
 }
 
 fn tree(path: &Path) -> io::Result<()> {
-    let removed = if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    let removed =
+        if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -22,7 +22,8 @@ const MOST_ENTRIES: u64 = 4_000_000;
 /// What of the agent's root file system is not the verifier's: its own tests and verdict, and the reference solution.
 const NOT_CARRIED: &[&str] = &["tests", "solution", "logs/verifier"];
 /// Where programs of an image are.
-const PROGRAMS: &[&str] = &["bin", "sbin", "lib", "lib64", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/local/bin", "usr/local/sbin"];
+const PROGRAMS: &[&str] =
+    &["bin", "sbin", "lib", "lib64", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/local/bin", "usr/local/sbin"];
 const MOST_NAMED: usize = 5;
 const SETTLED: Span = Span::seconds(60);
 
@@ -163,7 +164,8 @@ pub(super) fn verify(stage: &Stage<'_>, form: &Harbor) -> Result<(Step, Option<S
     if form.verifier.is_none() {
         copies.push(Transfer::In { source: plan.base.join("tests"), target: "/tests".into(), owner });
     }
-    let directory = if form.verifier.is_none() { workdir(form, &image) } else { workdir(&Harbor { workdir: None, ..form.clone() }, &image) };
+    let directory =
+        if form.verifier.is_none() { workdir(form, &image) } else { workdir(&Harbor { workdir: None, ..form.clone() }, &image) };
     let mut environment = form.env.clone();
     environment.extend(plan.task.verify.env.clone());
     let step = Step {

@@ -57,10 +57,7 @@ pub(super) fn agent(stage: &Stage<'_>) -> Result<Step, TaskRunError> {
         directories: workspace::directories(owner, false),
         copies,
         services: task.services.clone(),
-        results: vec![
-            (WORKSPACE.into(), stage.result(), MOST_RESULT_BYTES),
-            ("/logs/agent".into(), stage.agent_logs(), MOST_LOG_BYTES),
-        ],
+        results: vec![(WORKSPACE.into(), stage.result(), MOST_RESULT_BYTES), ("/logs/agent".into(), stage.agent_logs(), MOST_LOG_BYTES)],
         layer: None,
         user,
     })
@@ -94,15 +91,18 @@ pub(super) fn sanity(stage: &Stage<'_>) -> Result<Step, TaskRunError> {
     judge(stage, Mode::Sanity, template(stage.plan, (agent.uid, agent.gid)).into_iter().collect())
 }
 
-fn judge(stage: &Stage<'_>, mode: Mode, mut copies: Vec<Transfer>) -> Result<Step, TaskRunError> {
+/// The tests come first: what the agent left is what finds no room where there is too little.
+fn judge(stage: &Stage<'_>, mode: Mode, judged: Vec<Transfer>) -> Result<Step, TaskRunError> {
     const ROOT: (u32, u32) = (0, 0);
     let plan = stage.plan;
     let verify = &plan.task.verify;
     let image = &plan.verification.image;
     let agent = image.user(None)?;
+    let mut copies = Vec::new();
     if let Some(tests) = &plan.task.workspace.tests {
         copies.push(Transfer::In { source: plan.base.join(tests), target: format!("{WORKSPACE}/tests").into(), owner: ROOT });
     }
+    copies.extend(judged);
     Ok(Step {
         id: stage.new_id(),
         mode,
@@ -126,4 +126,3 @@ pub(super) fn rewards(stage: &Stage<'_>) -> Vec<(std::path::PathBuf, std::path::
     let file = |kind: &str| (format!("/logs/verifier/reward.{kind}").into(), stage.reward(kind), LARGEST_REWARD_FILE);
     vec![file("txt"), file("json")]
 }
-

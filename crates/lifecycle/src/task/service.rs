@@ -72,7 +72,7 @@ async fn start(sandbox: &Arc<dyn Sandbox>, service: &Service, context: &Context)
     let stdio = logged(service, context).map_err(|error| error.to_string())?;
     let mut process = sandbox.exec(spec(&service.command), stdio).await.map_err(|error| error.to_string())?;
     let Some(ready) = &service.ready else { return Ok(()) };
-    let within = ready.timeout.map_or(READY_WITHIN, |span| span.duration());
+    let within = ready.timeout.map_or(READY_WITHIN, cofferdam_model::Span::duration);
     tokio::select! {
         biased;
         is_ready = until_ready(sandbox, ready, &spec, within) => is_ready,
@@ -95,7 +95,7 @@ pub(super) async fn until_ready(
     spec: &impl Fn(&[String]) -> ProcessSpec,
     within: Duration,
 ) -> Result<(), String> {
-    let interval = ready.interval.map_or(INTERVAL, |span| span.duration());
+    let interval = ready.interval.map_or(INTERVAL, cofferdam_model::Span::duration);
     let deadline = Instant::now() + within;
     loop {
         let port = match ready.port {

@@ -6,8 +6,8 @@ mod file;
 
 use super::{Carried, Cleanup, Command, Environment, Form, Harbor, LimitChanges, Metadata, Ready, Task, Verify, Version, Workspace};
 use crate::{Bytes, Cpus, Difficulty, ImageRef, Name, NetworkLevel, Span};
-use std::collections::BTreeMap;
 use file::{Artifact, File, Health, Mode, Package, Place, VerifierMode};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What Harbor gives a task that says nothing: unbounded there, these here.
@@ -114,7 +114,8 @@ impl Reader<'_> {
         self.refuse_whole(&file)?;
         let id = self.id(file.task.as_ref())?;
         let base = self.network("environment", &file.environment)?.unwrap_or((NetworkLevel::FullWeb, Vec::new()));
-        let agent_network = self.phase("agent", file.agent.network_mode, file.agent.allowed_hosts.as_deref())?.unwrap_or_else(|| base.clone());
+        let agent_network =
+            self.phase("agent", file.agent.network_mode, file.agent.allowed_hosts.as_deref())?.unwrap_or_else(|| base.clone());
         let verifier_base = match &file.verifier.environment {
             Some(place) => self.network("verifier.environment", place)?.unwrap_or((NetworkLevel::FullWeb, Vec::new())),
             None => base,
@@ -187,7 +188,8 @@ impl Reader<'_> {
             return self.unsupported("steps", "a task has one step here; split it into tasks");
         }
         if self.files.compose {
-            return self.unsupported("docker-compose.yaml", "a task is one sandbox here; write the other containers as services of a task.yaml");
+            return self
+                .unsupported("docker-compose.yaml", "a task is one sandbox here; write the other containers as services of a task.yaml");
         }
         if self.files.trajectory {
             return self.unsupported("trajectory.json", "an agent begins without a prior context here");
@@ -195,9 +197,7 @@ impl Reader<'_> {
         if !file.verifier.collect.is_empty() {
             return self.unsupported("verifier.collect", "let tests/test.sh collect what it needs");
         }
-        for (name, place) in
-            [("environment", Some(&file.environment)), ("verifier.environment", file.verifier.environment.as_ref())].into_iter()
-        {
+        for (name, place) in [("environment", Some(&file.environment)), ("verifier.environment", file.verifier.environment.as_ref())] {
             let Some(place) = place else { continue };
             let field = |key: &str| format!("{name}.{key}");
             if place.os.as_deref().is_some_and(|os| !os.eq_ignore_ascii_case("linux")) {
@@ -275,7 +275,8 @@ impl Reader<'_> {
 
     fn limits(&self, place: &Place) -> Result<LimitChanges, HarborError> {
         let size = |field: &str, mib: Option<u64>, text: Option<&str>, default: u64| {
-            let from_text = text.map(|text| legacy_size(text).ok_or_else(|| self.value(field, format!("{text:?} is not a size such as 512M"))));
+            let from_text =
+                text.map(|text| legacy_size(text).ok_or_else(|| self.value(field, format!("{text:?} is not a size such as 512M"))));
             let mib = match (mib, from_text.transpose()?) {
                 (Some(a), Some(b)) if a != b => return Err(self.value(field, "it is given twice, and differs")),
                 (a, b) => a.or(b).unwrap_or(default),
@@ -337,15 +338,16 @@ impl Reader<'_> {
     fn environment(&self, field: &str, env: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, HarborError> {
         let mut resolved = BTreeMap::new();
         for (key, value) in env {
-            let text = match value.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
+            let variable = value.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+            let text = match variable.map(|inside| (inside, inside.split_once(":-"))) {
                 None => value.clone(),
-                Some(inside) => match inside.split_once(":-") {
-                    Some((_, default)) => default.to_owned(),
-                    None => {
-                        let why = format!("{key} asks for the host's variable {inside}, which is not handed into a sandbox; give it a default: ${{{inside}:-…}}");
-                        return self.unsupported(field, &why);
-                    }
-                },
+                Some((_, Some((_, default)))) => default.to_owned(),
+                Some((inside, None)) => {
+                    let why = format!(
+                        "{key} asks for the host's variable {inside}, which is not handed into a sandbox; give it a default: ${{{inside}:-…}}"
+                    );
+                    return self.unsupported(field, &why);
+                }
             };
             resolved.insert(key.clone(), text);
         }

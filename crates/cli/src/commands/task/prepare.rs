@@ -33,7 +33,8 @@ impl Prepared {
     pub fn of(context: &Context, path: &Path, trust: &TrustArgs) -> Result<Self, Failure> {
         let (task, base) = read(path)?;
         let policy = task.policy.as_ref().map(|path| base.join(path));
-        let (_, gate) = Wanted { network: Some(task.network), allow: &task.allow, policy: policy.as_deref(), ..Wanted::default() }.compile()?;
+        let (_, gate) =
+            Wanted { network: Some(task.network), allow: &task.allow, policy: policy.as_deref(), ..Wanted::default() }.compile()?;
         let verify_gate = verifier_gate(&task, policy.as_deref())?;
         let own = limits(&task)?;
         let verify_limits = within_machine(&task, task.verify.limits.over(own))?;

@@ -1,0 +1,2 @@
+#!/bin/sh
+[ "$(cat output/largest)" = 2147483573 ]

@@ -1,0 +1,2 @@
+#!/bin/sh
+seq 2 999 | awk '{ for (d = 2; d * d <= $1; d++) if ($1 % d == 0) next; print }' > output/primes
