@@ -1,7 +1,7 @@
-//! Harbor's task directories, read as they are. The images' names are real ones; their contents here are busybox.
+//! Harbor's task directories, read as they are. The images' names are real ones; their contents here are bash and busybox.
 
 use cofferdam_tests::Home;
-use cofferdam_tests::registry::busybox_root;
+use cofferdam_tests::registry::debian_root;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ fn examples() -> PathBuf {
 
 fn home() -> Home {
     let home = Home::new();
-    busybox_root(&home.path("root"));
-    home.ok(&["image", "import", &home.path("root").display().to_string(), "busybox:1.36"]);
+    debian_root(&home.path("root"));
+    home.ok(&["image", "import", &home.path("root").display().to_string(), "debian:bookworm-slim"]);
     home
 }
 
@@ -128,7 +128,7 @@ fn its_own_verifier_image_has_its_tests() {
     let task = copy(&home, "sealed-answer");
     fs::write(
         task.join("tests/Dockerfile"),
-        "FROM busybox:1.36\nCOPY test.sh /tests/test.sh\nCOPY numbers /work/numbers\nRUN touch /grader\n",
+        "FROM debian:bookworm-slim\nCOPY test.sh /tests/test.sh\nCOPY numbers /work/numbers\nRUN touch /grader\n",
     )
     .expect("written");
     fs::copy(task.join("environment/numbers"), task.join("tests/numbers")).expect("copied");

@@ -185,3 +185,68 @@ fn what_cofferdam_cannot_do_is_tried_again_and_then_given_up() {
     assert_eq!((&shown["attempts"][0]["state"], &shown["attempts"][0]["tries"]), (&Value::from("failed"), &Value::from(3)));
     assert!(ended.err.contains("/no/such/root") && ended.err.contains("given up"), "{ended:?}");
 }
+
+#[test]
+fn exports_are_what_others_read() {
+    let home = Home::new();
+    let place = tasks(&home, &["one", "two"], "echo right > output/answer; echo '{\\\"step\\\": 1}' > /logs/agent/steps.jsonl", CHECK);
+    let text = fs::read_to_string(home.path("tasks/one/task.yaml")).expect("read");
+    let more = "artifacts: ['output/**']\nmetadata: {repo: acme/one, language: sh, difficulty_score: 0.25}\n";
+    fs::write(home.path("tasks/one/task.yaml"), text + more).expect("written");
+    home.ok(&["suite", "run", "-q", &place]);
+    let config = home.path("config.yaml");
+    fs::write(&config, "costs: {currency: EUR, container_hour: 3600, gb_month: 1000000000}\n").expect("written");
+    let with_costs = |words: &[&str]| {
+        let ended = cofferdam_tests::ended(home.command(words).env("COFFERDAM_CONFIG_PATH", &config));
+        assert_eq!(ended.code, 0, "{words:?}: {ended:?}");
+        ended.out
+    };
+    let lines: Vec<Value> = with_costs(&["suite", "export"]).lines().map(json).collect();
+    let one = lines.iter().find(|line| line["instance_id"] == "one").expect("a line");
+    assert_eq!((&one["repo"], &one["language"], &one["difficulty_score"]), (&"acme/one".into(), &"sh".into(), &0.25.into()));
+    assert_eq!(one["artifacts"][0]["path"], "output/answer");
+    assert_eq!(one["trajectory"], "{\"step\": 1}\n");
+    // Six bytes for a month, and some seconds of a sandbox.
+    assert!(one["cost"].as_f64().is_some_and(|cost| (6.0..60.0).contains(&cost)), "{one}");
+    let report = json(&with_costs(&["suite", "report", "-o", "json"]));
+    assert!(report["all"]["cost"].as_f64().is_some_and(|cost| cost >= 6.0) && report["currency"] == "EUR", "{report}");
+    assert!(report["all"]["memory_p95"].as_u64().is_some_and(|bytes| bytes > 0), "{report}");
+    assert!(with_costs(&["suite", "report"]).contains("MEMORY P95"));
+
+    let file = home.path("all.parquet").display().to_string();
+    home.ok(&["suite", "export", "--format", "parquet", "--to", &file]);
+    assert!(fs::read(&file).is_ok_and(|bytes| bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1")));
+    fs::create_dir(home.path("parts")).expect("made");
+    home.ok(&["suite", "export", "--format", "parquet", "--to", &home.path("parts").display().to_string()]);
+    assert_eq!(fs::read_dir(home.path("parts")).expect("there").count(), 3);
+
+    let jobs = home.path("jobs").display().to_string();
+    home.ok(&["suite", "export", "--format", "harbor", "--to", &jobs]);
+    for entry in fs::read_dir(&jobs).expect("there").flatten() {
+        let result = json(&fs::read_to_string(entry.path().join("result.json")).expect("a result"));
+        assert_eq!((&result["verifier_result"]["rewards"]["reward"], &result["exception_info"]), (&1.0.into(), &Value::Null));
+        assert!(entry.path().join("agent/steps.jsonl").is_file() && entry.path().join("verifier/reward.txt").is_file());
+    }
+    let again = home.run(&["suite", "export", "--format", "harbor", "--to", &jobs]);
+    assert!(again.code == 1 && again.err.contains("is not empty"), "{again:?}");
+    assert_eq!(home.run(&["suite", "export", "--format", "harbor"]).code, 2);
+}
+
+#[test]
+fn the_operators_ceilings_bound_everything() {
+    let home = Home::new();
+    let place = tasks(&home, &["large"], GOOD, CHECK);
+    let config = home.path("config.yaml");
+    fs::write(&config, "ceilings: {memory: 256MiB, timeout: 10s}\n").expect("written");
+    let bounded = |words: &[&str]| cofferdam_tests::ended(home.command(words).env("COFFERDAM_CONFIG_PATH", &config));
+    let refused = bounded(&["task", "run", &home.path("tasks/large").display().to_string()]);
+    assert!(refused.code != 0 && refused.err.contains("above the operator's ceiling of 256MiB"), "{refused:?}");
+    let suite = bounded(&["suite", "run", "-q", &place]);
+    assert!(suite.code == 1 && suite.out.contains("memory limit 512MiB is above the operator's ceiling"), "{suite:?}");
+    assert!(bounded(&["run", "--memory", "1GiB", "--", "true"]).err.contains("ceiling"));
+    let within = bounded(&["run", "--", "true"]);
+    assert_eq!(within.code, 0, "what nobody asked for comes down to the ceiling: {within:?}");
+    fs::write(&config, "ceilings: {memory: lots}\n").expect("written");
+    let wrong = bounded(&["run", "--", "true"]);
+    assert!(wrong.code == 125 && wrong.err.contains("config.yaml:1:"), "{wrong:?}");
+}

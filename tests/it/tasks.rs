@@ -287,3 +287,34 @@ fn a_mistake_in_the_file_shows_its_place() {
     let ended = home.run(&["task", "run", &file.display().to_string()]);
     assert!(ended.code == 125 && ended.err.contains("task.yaml:4:1") && ended.err.contains("did you mean \"verify\"?"), "{ended:?}");
 }
+
+#[test]
+fn a_task_to_begin_with_is_sound() {
+    let home = Home::new();
+    let directory = home.path("my-task").display().to_string();
+    home.ok(&["task", "init", &directory]);
+    home.ok(&["task", "validate", &directory]);
+    assert!(home.run(&["task", "init", &directory]).err.contains("is not empty"));
+    assert_eq!(home.run(&["task", "init", &home.path("Not A Name").display().to_string()]).code, 2);
+    let attempts = json(&home.ok(&["task", "list", "-o", "json"]));
+    let id = attempts[0]["id"].as_str().expect("an id");
+    let shown = home.ok(&["task", "show", &id[..8]]);
+    assert!(shown.contains("passed   greets a name") && shown.contains("logs and artifacts:"), "{shown}");
+    assert!(home.run(&["task", "show", "zzz"]).err.contains("no attempt has an id"));
+    assert!(home.run(&["task", "show", ""]).err.contains("begins the ids of"));
+}
+
+/// `docs/schema` is what the program says; `UPDATE_SNAPSHOTS=1` writes it anew.
+#[test]
+fn schemas_are_published_as_they_are() {
+    let home = Home::new();
+    for name in ["task", "synth-task", "synth-tools", "synth-config"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/schema/{name}.schema.json"));
+        let schema = home.ok(&["task", "schema", name]);
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(&path, &schema).expect("written");
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), schema, "{name}: UPDATE_SNAPSHOTS=1 writes it anew");
+    }
+}

@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
 use crate::eventually;
+use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -33,8 +34,8 @@ impl Registry {
         let text = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {place}/data}}}}\nhttp:\n  addr: 127.0.0.1:{port}\n{http}{extra}"
         );
-        std::fs::write(directory.path().join("config.yml"), text.replace("DIR", &place)).expect("written");
-        let log = std::fs::File::create(directory.path().join("log")).expect("a log");
+        fs::write(directory.path().join("config.yml"), text.replace("DIR", &place)).expect("written");
+        let log = fs::File::create(directory.path().join("log")).expect("a log");
         let child = Command::new("docker-registry")
             .args(["serve", "config.yml"])
             .current_dir(directory.path())
@@ -99,8 +100,8 @@ impl Answering {
     /// Starts it.
     pub fn start(answer: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        std::fs::write(directory.path().join("server.py"), SERVER).expect("written");
-        std::fs::write(directory.path().join("answer.py"), answer).expect("written");
+        fs::write(directory.path().join("server.py"), SERVER).expect("written");
+        fs::write(directory.path().join("answer.py"), answer).expect("written");
         let port = free_port();
         let child = Command::new("python3")
             .args(["server.py", &port.to_string()])
@@ -127,17 +128,30 @@ fn free_port() -> u16 {
 /// A root file system with busybox, and something in it.
 pub fn busybox_root(path: &Path) {
     for directory in ["bin", "etc", "app", "usr/lib", "tmp"] {
-        std::fs::create_dir_all(path.join(directory)).expect("made");
+        fs::create_dir_all(path.join(directory)).expect("made");
     }
-    std::fs::copy("/bin/busybox", path.join("bin/busybox")).expect("busybox-static is installed");
+    fs::copy("/bin/busybox", path.join("bin/busybox")).expect("busybox-static is installed");
     for name in [
         "sh", "cat", "ls", "id", "env", "echo", "mkdir", "rm", "touch", "chmod", "chown", "ln", "true", "false", "pwd", "wc", "sed",
         "grep", "cp", "mv", "find", "sleep", "stat", "adduser", "printf", "test", "seq", "head", "sort", "tar", "dd", "wget",
     ] {
         std::os::unix::fs::symlink("busybox", path.join("bin").join(name)).expect("linked");
     }
-    std::fs::write(path.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/app:/bin/sh\n").expect("written");
-    std::fs::write(path.join("etc/group"), "root:x:0:\nweb:x:34:\n").expect("written");
-    std::fs::write(path.join("app/file"), "from the base\n").expect("written");
+    fs::write(path.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/app:/bin/sh\n").expect("written");
+    fs::write(path.join("etc/group"), "root:x:0:\nweb:x:34:\n").expect("written");
+    fs::write(path.join("app/file"), "from the base\n").expect("written");
     std::os::unix::fs::symlink("usr/lib", path.join("lib")).expect("linked");
+}
+
+/// The same with bash, as an image of a distribution has it.
+pub fn debian_root(path: &Path) {
+    busybox_root(path);
+    let listed = Command::new("ldd").arg("/bin/bash").output().expect("ldd");
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in libraries.chain(["/bin/bash"]) {
+        let target = path.join(file.trim_start_matches('/'));
+        fs::create_dir_all(target.parent().expect("a parent")).expect("made");
+        fs::copy(file, target).expect("copied");
+    }
 }

@@ -6,7 +6,7 @@ mod suite;
 
 pub use image::{BuildArgs, ImageVerb, ImportArgs, LoadArgs, PullArgs, TrustArgs, VerifyArgs};
 pub use run::{MonitorArgs, RunArgs};
-pub use suite::{SuiteArg, SuiteRunArgs, SuiteVerb};
+pub use suite::{Export, SuiteArg, SuiteRunArgs, SuiteVerb};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cofferdam_model::{Name, Span};
@@ -335,6 +335,22 @@ pub enum TaskVerb {
     Validate {
         /// Task file, or a directory that holds task.yaml or Harbor's task.toml.
         task: PathBuf,
+    },
+    /// Begin a task: a directory with a small example to change.
+    Init {
+        /// The directory; its name becomes the task's id.
+        directory: PathBuf,
+    },
+    /// Show an attempt with everything that is recorded of it.
+    Show {
+        /// Attempt: id or prefix of an id.
+        attempt: String,
+    },
+    /// Print the JSON Schema of a file, for editors.
+    Schema {
+        /// Which one.
+        #[arg(default_value = "task", value_parser = ["task", "synth-task", "synth-tools", "synth-config"])]
+        name: String,
     },
     /// List recorded attempts.
     List {

@@ -137,7 +137,11 @@ pub fn ensure(global: &Global, image: &ImageRef, trust: &TrustArgs) -> Result<()
 }
 
 fn trust_path() -> PathBuf {
-    let name = "cofferdam/trust.yaml";
+    configuration("cofferdam/trust.yaml")
+}
+
+/// A file of the configuration: root's is in /etc, another user's in the home directory.
+pub fn configuration(name: &str) -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return Path::new("/etc").join(name);
     }

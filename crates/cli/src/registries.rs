@@ -29,8 +29,8 @@ const VARIABLES: &[&str] = &[
     "CARGO_REGISTRIES_CRATES_IO_INDEX",
 ];
 
-/// Entries for the preset `packages`, each host once.
-pub fn configured() -> Vec<Allow> {
+/// Entries for the preset `packages`, each host once; `named` are the operator's own.
+pub fn configured(named: &[String]) -> Vec<Allow> {
     let home = crate::host::home();
     let place = |file: &str| match file.strip_prefix("~/") {
         Some(below) => home.as_deref().map(|home| home.join(below)),
@@ -41,7 +41,7 @@ pub fn configured() -> Vec<Allow> {
     let texts = files.filter_map(|file| std::fs::read_to_string(file).ok());
     let variables = VARIABLES.iter().filter_map(|name| std::env::var(name).ok());
     let mut entries: Vec<Allow> = Vec::new();
-    for text in texts.chain(variables) {
+    for text in texts.chain(variables).chain(named.iter().cloned()) {
         for entry in urls(&text) {
             if !entries.contains(&entry) {
                 entries.push(entry);

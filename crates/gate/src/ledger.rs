@@ -46,6 +46,9 @@ pub struct Line {
     pub decision: Option<Decision>,
     /// How often.
     pub count: u64,
+    /// Bytes out and in so far, of everything that was allowed; with no decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<(u64, u64)>,
 }
 
 /// The record of one sandbox.
@@ -54,6 +57,7 @@ pub struct Ledger {
     file: File,
     repeats: HashMap<Decision, Count>,
     beyond: Count,
+    traffic: (u64, u64),
 }
 
 /// How often something was decided.
@@ -77,7 +81,7 @@ impl Count {
 impl Ledger {
     /// Appends to this descriptor.
     pub fn new(file: File) -> Self {
-        Self { file, repeats: HashMap::new(), beyond: Count::default() }
+        Self { file, repeats: HashMap::new(), beyond: Count::default(), traffic: (0, 0) }
     }
 
     /// Puts a decision on record. When this fails, nothing may be allowed.
@@ -92,6 +96,16 @@ impl Ledger {
         }
         append(&mut self.file, Some(&decision), 1)?;
         self.repeats.insert(decision, Count { written: 1, pending: 0 });
+        Ok(())
+    }
+
+    /// Writes down how much was carried, if that is more than before.
+    pub fn traffic(&mut self, total: (u64, u64)) -> io::Result<()> {
+        if total == self.traffic {
+            return Ok(());
+        }
+        write(&mut self.file, &Line { decision: None, count: 0, traffic: Some(total) })?;
+        self.traffic = total;
         Ok(())
     }
 
@@ -110,8 +124,11 @@ impl Ledger {
 }
 
 fn append(file: &mut File, decision: Option<&Decision>, count: u64) -> io::Result<()> {
-    let line = Line { decision: decision.cloned(), count };
-    let mut bytes = serde_json::to_vec(&line)?;
+    write(file, &Line { decision: decision.cloned(), count, traffic: None })
+}
+
+fn write(file: &mut File, line: &Line) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec(line)?;
     bytes.push(b'\n');
     file.write_all(&bytes)
 }

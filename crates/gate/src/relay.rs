@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -20,10 +21,29 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER_BYTES]);
 }
 
+/// Bytes that have been carried, of all connections of a sandbox.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Traffic {
+    /// Bytes out, and bytes in.
+    pub fn total(&self) -> (u64, u64) {
+        (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
+    }
+}
+
+fn count(counter: &AtomicU64, bytes: usize) {
+    counter.fetch_add(bytes as u64, Ordering::Relaxed);
+}
+
 /// Sends what was read of the client already, then relays until both directions have ended; an error of one ends both.
-pub async fn run(client: &TcpStream, server: &TcpStream, first: &[u8]) -> io::Result<()> {
+pub async fn run(client: &TcpStream, server: &TcpStream, first: &[u8], traffic: &Traffic) -> io::Result<()> {
     write_all(server, first).await?;
-    tokio::try_join!(carry(client, server), carry(server, client)).map(|_| ())
+    count(&traffic.sent, first.len());
+    tokio::try_join!(carry(client, server, &traffic.sent), carry(server, client, &traffic.received)).map(|_| ())
 }
 
 /// The same, and every byte of the client is looked at before it goes on.
@@ -32,12 +52,20 @@ pub async fn run_looking(
     server: &TcpStream,
     first: &[u8],
     look: impl FnMut(&[u8]) -> io::Result<()>,
+    traffic: &Traffic,
 ) -> io::Result<()> {
     write_all(server, first).await?;
-    tokio::try_join!(carry_looking(client, server, look), carry(server, client)).map(|_| ())
+    count(&traffic.sent, first.len());
+    let looking = carry_looking(client, server, look, &traffic.sent);
+    tokio::try_join!(looking, carry(server, client, &traffic.received)).map(|_| ())
 }
 
-async fn carry_looking(from: &TcpStream, to: &TcpStream, mut look: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+async fn carry_looking(
+    from: &TcpStream,
+    to: &TcpStream,
+    mut look: impl FnMut(&[u8]) -> io::Result<()>,
+    counter: &AtomicU64,
+) -> io::Result<()> {
     loop {
         from.readable().await?;
         let read = BUFFER.with_borrow_mut(|buffer| {
@@ -47,7 +75,10 @@ async fn carry_looking(from: &TcpStream, to: &TcpStream, mut look: impl FnMut(&[
         });
         match read {
             Ok(bytes) if bytes.is_empty() => return end(to),
-            Ok(bytes) => write_all(to, &bytes).await?,
+            Ok(bytes) => {
+                write_all(to, &bytes).await?;
+                count(counter, bytes.len());
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
@@ -55,7 +86,7 @@ async fn carry_looking(from: &TcpStream, to: &TcpStream, mut look: impl FnMut(&[
 }
 
 /// One direction to its end, which is passed on.
-async fn carry(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+async fn carry(from: &TcpStream, to: &TcpStream, counter: &AtomicU64) -> io::Result<()> {
     let mut carried = 0;
     while carried < SPLICE_AFTER {
         from.readable().await?;
@@ -64,6 +95,7 @@ async fn carry(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
             Ok((length, rest)) => {
                 carried += length as u64;
                 write_all(to, &rest).await?;
+                count(counter, length);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
@@ -74,6 +106,7 @@ async fn carry(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
     let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
     while let length @ 1.. = fill(from, &write).await? {
         drain(&read, to, length).await?;
+        count(counter, length);
     }
     end(to)
 }
@@ -144,7 +177,9 @@ mod tests {
     async fn bytes_arrive_whole_and_in_order() {
         for size in [0usize, 1, 65_536, 512 << 10, (512 << 10) + 1, 5_000_000] {
             let ((mut workload, client), (server, mut destination)) = (pair().await, pair().await);
-            let relay = tokio::spawn(async move { run(&client, &server, b"first").await });
+            let traffic = std::sync::Arc::new(Traffic::default());
+            let counted = std::sync::Arc::clone(&traffic);
+            let relay = tokio::spawn(async move { run(&client, &server, b"first", &counted).await });
             let bytes: Vec<u8> = (0..size).map(|number| (number % 251) as u8).collect();
             let answered = tokio::spawn(async move {
                 let mut got = Vec::new();
@@ -159,6 +194,7 @@ mod tests {
             assert_eq!(answered.await.expect("no panic"), size + 5);
             assert!(back[..5] == *b"first" && back[5..] == bytes[..], "{size}");
             relay.await.expect("no panic").expect("ends well");
+            assert_eq!(traffic.total(), (size as u64 + 5, size as u64 + 5));
         }
     }
 
@@ -166,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_reader_stops_its_writer() {
         let ((workload, client), (server, _destination)) = (pair().await, pair().await);
-        let relay = tokio::spawn(async move { run(&client, &server, b"").await });
+        let relay = tokio::spawn(async move { run(&client, &server, b"", &Traffic::default()).await });
         let chunk = vec![0; 1 << 20];
         let mut sent = 0u64;
         let stalled = loop {

@@ -81,6 +81,7 @@ struct State {
     resolving: Semaphore,
     dialer: Arc<Dialer>,
     upstream: Option<Upstream>,
+    traffic: relay::Traffic,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -106,6 +107,7 @@ impl Sandbox {
             resolving: Semaphore::new(MOST_RESOLVING),
             dialer,
             upstream,
+            traffic: relay::Traffic::default(),
         });
         let udp = UdpSocket::from_std(std::net::UdpSocket::from(dns_udp))?;
         let mut tasks = vec![tokio::spawn(answer_datagrams(Arc::clone(&state), udp)).abort_handle()];
@@ -141,7 +143,9 @@ impl Sandbox {
 
     /// Writes down what is counted.
     pub fn flush(&self) -> std::io::Result<()> {
-        lock(&self.state.ledger).flush(true)
+        let mut ledger = lock(&self.state.ledger);
+        ledger.flush(true)?;
+        ledger.traffic(self.state.traffic.total())
     }
 }
 
@@ -345,7 +349,7 @@ struct Opened {
 async fn carry(state: &State, client: &TcpStream, opened: &Opened, to: &Destination, port: u16) -> std::io::Result<()> {
     let Opened { server, first, rule, protocol } = opened;
     let (Protocol::Http, Destination::Name(name)) = (protocol, to) else {
-        return relay::run(client, server, first).await;
+        return relay::run(client, server, first, &state.traffic).await;
     };
     let mut requests = Requests::new(name.clone(), port);
     let mut look = |bytes: &[u8]| {
@@ -355,7 +359,7 @@ async fn carry(state: &State, client: &TcpStream, opened: &Opened, to: &Destinat
         })
     };
     look(first)?;
-    relay::run_looking(client, server, first, look).await
+    relay::run_looking(client, server, first, look, &state.traffic).await
 }
 
 /// Decides, looks at the first bytes, records, dials. None: it was denied or failed, and that is on record.

@@ -71,6 +71,7 @@ struct State {
     epoch: u8,
     read: u64,
     decisions: BTreeMap<(Verdict, String, u16, String), Seen>,
+    traffic: (u64, u64),
 }
 
 /// What is known of one destination.
@@ -89,7 +90,7 @@ impl Gating {
         File::options().create(true).append(true).open(&record)?;
         let GateRequest { policy, upstream, program } = request;
         write_policy(&record, &policy)?;
-        let state = State { policy, upstream, sockets: None, gate: None, epoch: 0, read: 0, decisions: BTreeMap::new() };
+        let state = State { policy, upstream, sockets: None, gate: None, epoch: 0, read: 0, decisions: BTreeMap::new(), traffic: (0, 0) };
         let gating = Self { data: data.path().to_owned(), program, record, state: Mutex::new(state) };
         let gate = find_or_start(&gating.data, &gating.program)?;
         gating.lock().gate = Some(gate);
@@ -191,6 +192,10 @@ impl Gating {
                 let seen = state.decisions.entry(key).or_insert_with(|| Seen { decision: decision.clone(), count: 0 });
                 seen.count += line.count;
             }
+            // A gate that took over counts from 0: the larger total is of the one that lived longer.
+            if let Some((sent, received)) = line.traffic {
+                state.traffic = (state.traffic.0.max(sent), state.traffic.1.max(received));
+            }
             events.push(event_of(&line, subject));
         }
         events
@@ -208,6 +213,11 @@ impl Gating {
         if let Some(gate) = &state.gate {
             let _ = gate.ask(&Request::Flush, &[]);
         }
+    }
+
+    /// Bytes out and in so far.
+    pub fn traffic(&self) -> (u64, u64) {
+        self.lock().traffic
     }
 
     /// Everything that was decided so far.
@@ -245,13 +255,17 @@ fn read_lines(path: &Path, read: &mut u64) -> io::Result<Vec<Line>> {
 
 fn event_of(line: &Line, subject: &str) -> NewEvent {
     let decision = line.decision.as_ref();
-    let kind = decision.map_or("network.not_told_apart", |decision| match decision.verdict {
+    let other = if line.traffic.is_some() { "network.traffic" } else { "network.not_told_apart" };
+    let kind = decision.map_or(other, |decision| match decision.verdict {
         Verdict::Allowed => "network.allowed",
         Verdict::Denied => "network.denied",
         Verdict::Failed => "network.failed",
     });
     let data = decision.map_or_else(
-        || serde_json::json!({ "count": line.count }),
+        || match line.traffic {
+            Some((sent, received)) => serde_json::json!({ "sent_bytes": sent, "received_bytes": received }),
+            None => serde_json::json!({ "count": line.count }),
+        },
         |d| serde_json::json!({ "host": d.host, "port": d.port, "protocol": d.protocol, "count": line.count }),
     );
     NewEvent {

@@ -82,7 +82,7 @@ async fn accept(listener: tokio::net::TcpListener, sandbox: Arc<dyn Sandbox>, po
             if let Ok(server) = sandbox.connect(port).await
                 && let Ok(server) = connected(server.into())
             {
-                let _ = cofferdam_gate::relay::run(&client, &server, &[]).await;
+                let _ = cofferdam_gate::relay::run(&client, &server, &[], &cofferdam_gate::relay::Traffic::default()).await;
             }
             drop(permit);
         });

@@ -276,7 +276,14 @@ impl Runner<'_> {
         (self.observe)(Seen::Begun(&item.item));
         let made = match (self.plan)(&item.item, id) {
             Ok(plan) => runtime.block_on(task::run(self.data, self.engine, store, &plan)).map_err(|error: TaskRunError| error.to_string()),
-            Err(why) => Err(why),
+            Err(why) => {
+                // There is nothing but the reason; without a record it would be gone with this process.
+                let mut record = AttemptRecord::begun(id, item.item.task.clone(), &self.suite.agent, now());
+                (record.phase, record.reason, record.ended_at) = (Phase::Failed, Some(Reason::StartFailed), Some(record.created_at));
+                record.detail = Some(why.clone());
+                store.attempt_save(&record, &[], &[])?;
+                Err(why)
+            }
         };
         let why = match made {
             Ok(record) => {

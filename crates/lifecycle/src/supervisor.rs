@@ -96,6 +96,8 @@ pub struct Outcome {
     pub observation: Observation,
     /// What the gate decided.
     pub decisions: Vec<Seen>,
+    /// Bytes that left through the gate, and that came in.
+    pub traffic: (u64, u64),
     /// Whether the records hold others that have not ended: some of them may need sweeping.
     pub others: bool,
 }

@@ -14,6 +14,7 @@ pub mod phase;
 pub mod quantity;
 pub mod sandbox;
 pub mod schema;
+pub mod synth;
 pub mod task;
 pub mod yaml;
 

@@ -23,7 +23,7 @@ pub enum Difficulty {
 }
 
 /// What a sandbox may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Limits {
     /// Memory, swap included.
     pub memory: Bytes,

@@ -1,5 +1,6 @@
 //! JSON Schemas (2020-12) of what users write, so that editors complete it. Types that are text in a file say so here.
 
+use crate::synth::{SynthConfig, SynthTask, SynthTools};
 use crate::{Bytes, Cpus, ImageRef, Name, Span, Task};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use std::borrow::Cow;
@@ -28,7 +29,13 @@ text_schema!(Cpus, "Cpus", { "type": ["number", "string"], "examples": [1.5] });
 text_schema!(Name, "Name", { "type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$" });
 text_schema!(ImageRef, "ImageRef", { "type": "string", "examples": ["host", "./rootfs", "python:3.12"] });
 
-/// The schema of a task file.
-pub fn task() -> Schema {
-    schemars::schema_for!(Task)
+/// The schema of what users write or agents find, by name.
+pub fn named(name: &str) -> Option<Schema> {
+    Some(match name {
+        "task" => schemars::schema_for!(Task),
+        "synth-task" => schemars::schema_for!(SynthTask),
+        "synth-tools" => schemars::schema_for!(SynthTools),
+        "synth-config" => schemars::schema_for!(SynthConfig),
+        _ => return None,
+    })
 }

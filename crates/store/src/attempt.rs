@@ -33,6 +33,8 @@ pub struct Figures {
     pub cpu_seconds: f64,
     /// Bytes of artifacts.
     pub artifact_bytes: u64,
+    /// Bytes that left both sandboxes through the gate.
+    pub egress_bytes: u64,
 }
 
 /// What is known of an attempt.
@@ -76,6 +78,31 @@ pub struct AttemptRecord {
     pub created_at: Timestamp,
     /// Ended.
     pub ended_at: Option<Timestamp>,
+}
+
+impl AttemptRecord {
+    /// An attempt that begins.
+    pub fn begun(id: AttemptId, task: Name, agent: &str, now: Timestamp) -> Self {
+        Self {
+            id,
+            task,
+            agent: agent.to_owned(),
+            phase: Phase::Running,
+            reason: None,
+            detail: None,
+            reward: None,
+            agent_sandbox: None,
+            verify_sandbox: None,
+            agent_exit_code: None,
+            verify_exit_code: None,
+            tests: BTreeMap::new(),
+            figures: Figures::default(),
+            image: None,
+            trajectories: Vec::new(),
+            created_at: now,
+            ended_at: None,
+        }
+    }
 }
 
 impl Store {

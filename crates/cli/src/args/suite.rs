@@ -22,19 +22,23 @@ pub enum SuiteVerb {
         html: Option<PathBuf>,
     },
     /// Write every attempt of a suite for other programs.
-    Export {
-        #[command(flatten)]
-        suite: SuiteArg,
-        /// Form: jsonl, one JSON object a line.
-        #[arg(long, default_value = "jsonl", value_parser = ["jsonl"])]
-        format: String,
-        /// File; - is standard output.
-        #[arg(long, value_name = "FILE", default_value = "-")]
-        to: PathBuf,
-        /// Draws the split into train, validation and test: 80, 10 and 10 % of the tasks.
-        #[arg(long, default_value_t = 0)]
-        seed: u64,
-    },
+    Export(Export),
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    #[command(flatten)]
+    pub suite: SuiteArg,
+    /// Form: jsonl (one JSON object a line), parquet (one file, or one for each part of the split if --to is a directory), harbor (a job
+    /// directory as Harbor leaves it).
+    #[arg(long, default_value = "jsonl", value_parser = ["jsonl", "parquet", "harbor"])]
+    pub format: String,
+    /// File or directory; - is standard output.
+    #[arg(long, value_name = "PATH", default_value = "-")]
+    pub to: PathBuf,
+    /// Draws the split into train, validation and test: 80, 10 and 10 % of the tasks.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
 }
 
 #[derive(Debug, Args)]

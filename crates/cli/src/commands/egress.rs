@@ -1,6 +1,7 @@
 //! From `--network`, `--allow`, `--deny` and `--policy` to a compiled policy.
 
 use crate::args::RunArgs;
+use crate::config::Config;
 use crate::exit::{FAILED, Failure};
 use crate::registries;
 use cofferdam_gate::upstream::Upstream;
@@ -43,9 +44,10 @@ impl<'a> Wanted<'a> {
         for text in self.deny {
             source.deny.push(text.parse::<Deny>().map_err(|error| Failure::usage(format!("--deny {error}")))?);
         }
-        let (policy, warnings) = source.compile(&presets()).map_err(|error| match self.policy {
+        let presets = presets()?;
+        let (policy, warnings) = source.compile(&presets).map_err(|error| match self.policy {
             // A file that is wrong by itself is shown with its line.
-            Some(path) => match read(path).and_then(|file| file.compile(&presets()).map_err(|e| meaning(&e))) {
+            Some(path) => match read(path).and_then(|file| file.compile(&presets).map_err(|e| meaning(&e))) {
                 Err(failure) => failure,
                 Ok(_) => Failure::new(FAILED, "policy", error.to_string()),
             },
@@ -72,8 +74,8 @@ fn meaning(error: &cofferdam_policy::egress::PolicyFileError) -> Failure {
 }
 
 /// Presets of the product and of this host.
-pub fn presets() -> Presets {
-    Presets::with_packages(registries::configured())
+pub fn presets() -> Result<Presets, Failure> {
+    Ok(Presets::with_packages(registries::configured(&Config::load()?.registries)))
 }
 
 /// Reads a policy file.
@@ -85,5 +87,5 @@ pub fn read(path: &Path) -> Result<PolicyFile, Failure> {
 
 /// Reads and compiles a policy file.
 pub fn compile_file(path: &Path) -> Result<(Policy, Vec<String>), Failure> {
-    read(path)?.compile(&presets()).map_err(|error| meaning(&error))
+    read(path)?.compile(&presets()?).map_err(|error| meaning(&error))
 }

@@ -2,6 +2,7 @@
 
 use crate::args::RunArgs;
 use crate::commands::egress::Wanted;
+use crate::config::Config;
 use crate::context::{Context, actor};
 use crate::exit::{FAILED, Failure};
 use crate::host::{Machine, home};
@@ -146,7 +147,9 @@ pub fn add_variable(entry: &str, environment: &mut BTreeMap<String, String>) -> 
 /// Explicit limits win over the difficulty's; what the machine has not is refused by name.
 fn limits(arguments: &RunArgs) -> Result<Limits, Failure> {
     let machine = Machine::read();
-    let mut base = arguments.difficulty.map_or_else(|| machine.defaults(), cofferdam_model::Difficulty::limits);
+    let config = Config::load()?;
+    let defaults = || config.bound(machine.defaults());
+    let mut base = arguments.difficulty.map_or_else(defaults, cofferdam_model::Difficulty::limits);
     if base.cpus > machine.cpus {
         crate::output::note!("cofferdam: note: {} CPUs of the difficulty are clamped to the machine's {}", base.cpus, machine.cpus);
         base.cpus = machine.cpus;
@@ -159,6 +162,7 @@ fn limits(arguments: &RunArgs) -> Result<Limits, Failure> {
         timeout: arguments.timeout,
     };
     let limits = changes.over(base);
+    config.check(&limits)?;
     check_against_machine(&limits, machine)?;
     Ok(limits)
 }

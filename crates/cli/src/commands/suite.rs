@@ -1,5 +1,6 @@
 //! `cofferdam suite`: many attempts at many tasks.
 
+mod export;
 mod page;
 mod progress;
 mod report;
@@ -40,7 +41,7 @@ pub fn run(global: Global, verb: &SuiteVerb) -> Result<ExitCode, Failure> {
         SuiteVerb::Show(suite) => show(global, suite),
         SuiteVerb::Cancel(suite) => cancel(global, suite),
         SuiteVerb::Report { suite, html } => report::run(global, suite, html.as_deref()),
-        SuiteVerb::Export { suite, to, seed, format: _ } => report::export(global, suite, to, *seed),
+        SuiteVerb::Export(arguments) => export::run(global, arguments),
     }
 }
 

@@ -1,15 +1,17 @@
 //! `cofferdam task`: attempts at tasks.
 
+mod begin;
 mod prepare;
 mod read;
 
+pub use begin::init;
 pub use prepare::{Prepared, limits};
 pub use read::{DEFINITIONS, definition, read};
 
 use crate::args::{Global, TaskRunArgs, TrustArgs};
 use crate::context::{Context, random};
 use crate::exit::{FAILED, Failure, TIME_LIMIT};
-use crate::output::{age, one, table};
+use crate::output::{age, one, printable, table};
 use cofferdam_lifecycle::data::now;
 use cofferdam_lifecycle::task::{self, Agent};
 use cofferdam_model::{AttemptId, Name, Phase};
@@ -85,6 +87,49 @@ pub fn validate(global: Global, path: &Path) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::from(if sound { 0 } else { FAILED }))
+}
+
+/// `task show`: everything that is recorded of an attempt.
+pub fn show(global: Global, reference: &str) -> Result<ExitCode, Failure> {
+    let context = Context::open(global)?;
+    let attempts = context.store()?.attempt_list(None)?;
+    let fitting: Vec<&AttemptRecord> = attempts.iter().filter(|record| record.id.to_string().starts_with(reference)).collect();
+    let record = match fitting.as_slice() {
+        [record] => *record,
+        [] => {
+            let message = format!("no attempt has an id that begins with {reference:?}");
+            return Err(Failure::new(FAILED, "not_found", message).remedy("see cofferdam task list"));
+        }
+        _ => {
+            let message = format!("{reference:?} begins the ids of {} attempts", fitting.len());
+            return Err(Failure::new(FAILED, "ambiguous", message).remedy("give more digits"));
+        }
+    };
+    let kept = context.data.artifacts().join(record.id.to_string());
+    one(context.global.output, record, |out| {
+        table(out, &HEAD, &[summary(record)])?;
+        if let Some(detail) = &record.detail {
+            writeln!(out, "\n{}", printable(detail))?;
+        }
+        for (test, outcome) in &record.tests {
+            writeln!(out, "{:<8} {}", format!("{outcome:?}").to_lowercase(), printable(test))?;
+        }
+        let figures = &record.figures;
+        let memory = figures.memory_peak_bytes as f64 / 1_048_576.0;
+        writeln!(out, "agent {:.3} s, verifier {:.3} s, memory {memory:.1} MiB", figures.agent_seconds, figures.verify_seconds)?;
+        if kept.is_dir() {
+            writeln!(out, "logs and artifacts: {}", kept.display())?;
+        }
+        Ok(())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `task schema`.
+pub fn schema(name: &str) -> Result<ExitCode, Failure> {
+    let schema = cofferdam_model::schema::named(name).ok_or_else(|| Failure::usage(format!("no schema is called {name}")))?;
+    println!("{}", serde_json::to_string_pretty(&schema).map_err(std::io::Error::from)?);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `task list`.

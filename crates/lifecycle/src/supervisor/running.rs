@@ -213,6 +213,7 @@ impl Running {
         }
         self.take_record(&record, &store).await?;
         let decisions = self.gating.as_ref().map_or_else(Vec::new, |gating| gating.seen());
+        let traffic = self.gating.as_ref().map_or((0, 0), |gating| gating.traffic());
         if record.kept {
             write_metadata(&self.directory, &record);
         }
@@ -234,7 +235,7 @@ impl Running {
         };
         let (others, deleted) = tokio::join!(commit, delete);
         deleted?;
-        Ok((Outcome { record, observation, decisions, others: others? }, store))
+        Ok((Outcome { record, observation, decisions, traffic, others: others? }, store))
     }
 }
 

@@ -15,32 +15,14 @@ use crate::data::{DataDir, now};
 use cofferdam_engine::Engine;
 use cofferdam_model::task::Form;
 use cofferdam_model::{NewEvent, Phase, Reason};
-use cofferdam_store::{AttemptRecord, Figures, Store};
-use std::collections::BTreeMap;
+use cofferdam_store::{AttemptRecord, Store};
 use std::fs;
 use std::path::Path;
 
 /// Makes an attempt and records it.
 pub async fn run(data: &DataDir, engine: &dyn Engine, store: &mut Store, plan: &Plan) -> Result<AttemptRecord, TaskRunError> {
-    let mut record = AttemptRecord {
-        id: plan.id,
-        task: plan.task.id.clone(),
-        agent: plan.agent.name().to_owned(),
-        phase: Phase::Running,
-        reason: None,
-        detail: None,
-        reward: None,
-        agent_sandbox: None,
-        verify_sandbox: None,
-        agent_exit_code: None,
-        verify_exit_code: None,
-        tests: BTreeMap::new(),
-        figures: Figures::default(),
-        image: Some(plan.execution.image.identity()),
-        trajectories: Vec::new(),
-        created_at: now(),
-        ended_at: None,
-    };
+    let mut record = AttemptRecord::begun(plan.id, plan.task.id.clone(), plan.agent.name(), now());
+    record.image = Some(plan.execution.image.identity());
     own::agent_command(plan)?;
     let directory = due::working(data, plan.id);
     let _held = due::hold(&directory).map_err(io_at(&directory))?;
@@ -174,6 +156,7 @@ async fn verify(stage: &Stage<'_>, record: &mut AttemptRecord, agent: &Ended) ->
 
 fn count(record: &mut AttemptRecord, ended: &Ended) {
     const MICROS: f64 = 1e6;
+    record.figures.egress_bytes += ended.outcome.traffic.0;
     record.figures.cpu_seconds += ended.outcome.observation.usage.cpu_micros as f64 / MICROS;
 }
 

@@ -2,7 +2,8 @@
 
 use cofferdam_engine::{Directory, Mount, MountError, MountSource};
 use cofferdam_model::Task;
-use serde_json::json;
+use cofferdam_model::synth::{SynthConfig, SynthTask, SynthTools};
+use serde::Serialize;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -17,22 +18,24 @@ const NOT_PART_OF_A_RESULT: &[&str] = &[".synth", "solution", "tests"];
 pub fn describe(task: &Task, attempt: &str, directory: &Path) -> Result<Mount, DescribeError> {
     let error = |source| DescribeError::Io { path: directory.to_owned(), source };
     fs::create_dir_all(directory).map_err(error)?;
-    let limits = task.limits();
-    let description = json!({
-        "version": 1,
-        "id": task.id,
-        "attempt": attempt,
-        "instruction": task.instruction,
-        "difficulty": task.difficulty,
-        "network": task.network,
-        "limits": limits,
-        "artifacts": task.artifacts,
-    });
-    let config = json!({ "workspace": WORKSPACE, "output": format!("{WORKSPACE}/output"), "logs": "/logs/agent" });
+    let description = SynthTask {
+        version: 1,
+        id: task.id.clone(),
+        attempt: attempt.to_owned(),
+        instruction: task.instruction.clone(),
+        difficulty: task.difficulty,
+        network: task.network,
+        limits: task.limits(),
+        artifacts: task.artifacts.clone(),
+        services: task.services.iter().map(|service| service.name.clone()).collect(),
+    };
+    let tools = SynthTools { toolchains: task.toolchains.clone() };
+    let output = format!("{WORKSPACE}/output");
+    let config = SynthConfig { workspace: WORKSPACE.to_owned(), output, logs: "/logs/agent".to_owned() };
     let files = [
         ("task.json", pretty(&description)),
         ("instruction.md", task.instruction.clone()),
-        ("tools.json", pretty(&json!({ "toolchains": task.toolchains }))),
+        ("tools.json", pretty(&tools)),
         ("config.yaml", cofferdam_model::yaml::write(&config).unwrap_or_default()),
     ];
     for (name, contents) in files {
@@ -57,8 +60,8 @@ pub enum DescribeError {
     Mount(#[from] MountError),
 }
 
-fn pretty(value: &serde_json::Value) -> String {
-    format!("{value:#}\n")
+fn pretty(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
 /// Directories that a sandbox of an attempt has. While verifying, `src` and `output` are what the agent left, if it left

@@ -26,13 +26,18 @@ pub fn html(report: &Report) -> String {
         escape(report.suite.agent_command.as_deref().unwrap_or(&report.suite.agent)),
         report.suite.created_at
     );
+    if let Some(cost) = all.cost {
+        let _ = write!(out, "<p>Cost: {cost:.4} {}</p>", escape(report.currency.as_deref().unwrap_or("")));
+    }
     if report.not_made + report.left > 0 {
         let _ = write!(out, "<p>{} attempts could not be made, {} are left.</p>", report.not_made, report.left);
     }
     out.push_str("<h2>Pass rate by difficulty</h2>");
     out.push_str(&bars(report));
     out.push_str("<h2>Time of an attempt</h2>");
-    out.push_str(&histogram(&all.seconds));
+    out.push_str(&histogram(&all.seconds, "time of attempts", &|value| format!("{value:.2} s")));
+    out.push_str("<h2>Most memory of an attempt</h2>");
+    out.push_str(&histogram(&all.memory, "memory of attempts", &|value| format!("{:.1} MiB", value / 1_048_576.0)));
     out.push_str(
         "<h2>Tasks</h2><table><tr><th>task<th class=n>attempts<th class=n>passed<th class=n>reward<th class=n>median<th class=n>p95</tr>",
     );
@@ -77,14 +82,14 @@ fn bars(report: &Report) -> String {
     out + "</svg>"
 }
 
-fn histogram(seconds: &[f64]) -> String {
-    let longest = seconds.last().copied().unwrap_or(0.0).max(0.001);
+fn histogram(values: &[f64], label: &str, shown: &dyn Fn(f64) -> String) -> String {
+    let longest = values.last().copied().unwrap_or(0.0).max(0.001);
     let mut counts = [0usize; BUCKETS];
-    for value in seconds {
+    for value in values {
         counts[((value / longest * BUCKETS as f64) as usize).min(BUCKETS - 1)] += 1;
     }
     let most = counts.iter().max().copied().unwrap_or(0).max(1);
-    let mut out = String::from("<svg viewBox=\"0 0 600 170\" role=\"img\" aria-label=\"time of attempts\">");
+    let mut out = format!("<svg viewBox=\"0 0 600 170\" role=\"img\" aria-label=\"{label}\">");
     for (at, count) in counts.iter().enumerate() {
         let height = 140.0 * *count as f64 / most as f64;
         let _ = write!(
@@ -94,7 +99,7 @@ fn histogram(seconds: &[f64]) -> String {
             145.0 - height
         );
     }
-    let _ = write!(out, "<text x=\"0\" y=\"162\">0 s</text><text x=\"540\" y=\"162\">{longest:.2} s</text></svg>");
+    let _ = write!(out, "<text x=\"0\" y=\"162\">0</text><text x=\"530\" y=\"162\">{}</text></svg>", shown(longest));
     out
 }
 

@@ -3,15 +3,16 @@
 use super::{Whole, find, page};
 use crate::args::{Global, SuiteArg};
 use crate::commands::task;
+use crate::config::{Config, Costs};
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::output::{one, table};
-use cofferdam_store::{AttemptRecord, ItemState};
-use cofferdam_trust::content::sha256;
+use cofferdam_model::Task;
+use cofferdam_model::task::Cleanup;
+use cofferdam_store::{AttemptRecord, ItemRecord, ItemState};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Figures of some attempts.
@@ -27,9 +28,20 @@ pub struct Figures {
     pub seconds_median: f64,
     /// The same.
     pub seconds_p95: f64,
+    /// Most memory of an agent's sandbox, bytes: median, and 95th of a hundred.
+    pub memory_median: u64,
+    /// The same.
+    pub memory_p95: u64,
+    /// CPU time of all, seconds.
+    pub cpu_seconds: f64,
+    /// What all cost by the operator's rates; None without any.
+    pub cost: Option<f64>,
     /// Each attempt's seconds.
     #[serde(skip)]
     pub seconds: Vec<f64>,
+    /// Each attempt's most memory.
+    #[serde(skip)]
+    pub memory: Vec<f64>,
 }
 
 /// Everything that a report says.
@@ -47,54 +59,66 @@ pub struct Report {
     pub not_made: usize,
     /// Attempts that are still to be made.
     pub left: usize,
+    /// What costs are counted in.
+    pub currency: Option<String>,
 }
 
 fn seconds(record: &AttemptRecord) -> f64 {
     record.ended_at.map_or(0.0, |ended| (ended.as_millisecond() - record.created_at.as_millisecond()) as f64 / 1000.0)
 }
 
-fn figures<'a>(attempts: impl Iterator<Item = &'a AttemptRecord>) -> Figures {
+fn figures<'a>(attempts: impl Iterator<Item = (&'a AttemptRecord, Option<f64>)>) -> Figures {
     let mut figures = Figures::default();
-    for record in attempts {
+    for (record, cost) in attempts {
         let reward = record.reward.unwrap_or(0.0);
         figures.attempts += 1;
         figures.passed += usize::from(reward >= 1.0);
         figures.mean_reward += reward;
+        figures.cpu_seconds += record.figures.cpu_seconds;
+        if let Some(cost) = cost {
+            *figures.cost.get_or_insert(0.0) += cost;
+        }
         figures.seconds.push(seconds(record));
+        figures.memory.push(record.figures.memory_peak_bytes as f64);
     }
     figures.mean_reward /= figures.attempts.max(1) as f64;
-    figures.seconds.sort_by(f64::total_cmp);
-    let at =
-        |share: usize| figures.seconds.get((figures.seconds.len() * share / 100).min(figures.seconds.len().saturating_sub(1))).copied();
-    (figures.seconds_median, figures.seconds_p95) = (at(50).unwrap_or(0.0), at(95).unwrap_or(0.0));
+    (figures.seconds_median, figures.seconds_p95) = spread(&mut figures.seconds);
+    let (median, p95) = spread(&mut figures.memory);
+    (figures.memory_median, figures.memory_p95) = (median as u64, p95 as u64);
     figures
 }
 
-/// The difficulty that the task's file says now; the suite runs on it too.
-fn difficulty(path: &Path) -> String {
-    task::read(path).map_or_else(|_| "unknown".into(), |(task, _)| task.difficulty.to_string())
+/// Sorts; the median, and the 95th of a hundred.
+fn spread(values: &mut [f64]) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let at = |share: usize| values.get((values.len() * share / 100).min(values.len().saturating_sub(1))).copied().unwrap_or(0.0);
+    (at(50), at(95))
 }
 
-fn report(whole: Whole) -> Report {
+fn report(whole: Whole, costs: &Costs) -> Report {
     let done: Vec<_> =
         whole.items.iter().filter(|(item, _)| item.state == ItemState::Done).filter_map(|(item, a)| Some((item, a.as_ref()?))).collect();
-    let mut difficulties = BTreeMap::new();
+    // What the tasks' files say now; the suite runs on that too.
+    let mut tasks: BTreeMap<PathBuf, Option<Task>> = BTreeMap::new();
     for (item, _) in &done {
-        difficulties.entry(item.item.path.clone()).or_insert_with(|| difficulty(&item.item.path));
+        tasks.entry(item.item.path.clone()).or_insert_with(|| task::read(&item.item.path).ok().map(|(task, _)| task));
     }
-    let group = |key: &dyn Fn(&cofferdam_store::ItemRecord) -> String| {
-        let mut groups: BTreeMap<String, Vec<&AttemptRecord>> = BTreeMap::new();
-        for (item, attempt) in &done {
-            groups.entry(key(item)).or_default().push(attempt);
+    let task_of = |item: &ItemRecord| tasks.get(&item.item.path).and_then(Option::as_ref);
+    let priced = |(item, attempt): &(&'_ ItemRecord, &'_ AttemptRecord)| cost(costs, attempt, task_of(item));
+    let group = |key: &dyn Fn(&ItemRecord) -> String| {
+        let mut groups: BTreeMap<String, Vec<(&AttemptRecord, Option<f64>)>> = BTreeMap::new();
+        for pair in &done {
+            groups.entry(key(pair.0)).or_default().push((pair.1, priced(pair)));
         }
         groups.into_iter().map(|(key, attempts)| (key, figures(attempts.into_iter()))).collect::<BTreeMap<_, _>>()
     };
     Report {
-        all: figures(done.iter().map(|(_, attempt)| *attempt)),
-        by_difficulty: group(&|item| difficulties.get(&item.item.path).cloned().unwrap_or_default()),
+        all: figures(done.iter().map(|pair| (pair.1, priced(pair)))),
+        by_difficulty: group(&|item| task_of(item).map_or_else(|| "unknown".into(), |task| task.difficulty.to_string())),
         by_task: group(&|item| item.item.task.to_string()),
         not_made: whole.count(ItemState::Failed) + whole.count(ItemState::Cancelled),
         left: whole.count(ItemState::Queued) + whole.count(ItemState::Running),
+        currency: costs.currency.clone(),
         suite: whole.record,
     }
 }
@@ -104,7 +128,7 @@ pub fn run(global: Global, suite: &SuiteArg, html: Option<&Path>) -> Result<Exit
     let context = Context::open(global)?;
     let mut store = context.store()?;
     let record = find(&mut store, suite.suite.as_deref())?;
-    let report = report(Whole::read(&mut store, record)?);
+    let report = report(Whole::read(&mut store, record)?, &Config::load()?.costs);
     if let Some(path) = html {
         std::fs::write(path, page::html(&report))?;
         return Ok(ExitCode::SUCCESS);
@@ -118,13 +142,15 @@ pub fn run(global: Global, suite: &SuiteArg, html: Option<&Path>) -> Result<Exit
             format!("{:.3}", figures.mean_reward),
             format!("{:.2} s", figures.seconds_median),
             format!("{:.2} s", figures.seconds_p95),
+            format!("{:.1} MiB", figures.memory_p95 as f64 / 1_048_576.0),
+            figures.cost.map_or_else(|| "-".into(), |cost| format!("{cost:.4}")),
         ]
     };
     one(context.global.output, &report, |out| {
         let mut rows: Vec<Vec<String>> = report.by_task.iter().map(|(name, figures)| row(name, figures)).collect();
         rows.extend(report.by_difficulty.iter().map(|(name, figures)| row(&format!("({name})"), figures)));
         rows.push(row("(all)", &report.all));
-        table(out, &["TASK", "ATTEMPTS", "PASSED", "REWARD", "MEDIAN", "P95"], &rows)?;
+        table(out, &["TASK", "ATTEMPTS", "PASSED", "REWARD", "MEDIAN", "P95", "MEMORY P95", "COST"], &rows)?;
         if report.not_made + report.left > 0 {
             writeln!(out, "{} could not be made, {} are left", report.not_made, report.left)?;
         }
@@ -133,51 +159,18 @@ pub fn run(global: Global, suite: &SuiteArg, html: Option<&Path>) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes every attempt that was made, one object a line.
-pub fn export(global: Global, suite: &SuiteArg, file: &Path, seed: u64) -> Result<ExitCode, Failure> {
-    let context = Context::open(global)?;
-    let mut store = context.store()?;
-    let record = find(&mut store, suite.suite.as_deref())?;
-    let whole = Whole::read(&mut store, record)?;
-    let mut lines = Vec::new();
-    for (item, attempt) in whole.items.iter().filter(|(item, _)| item.state == ItemState::Done) {
-        let Some(attempt) = attempt else { continue };
-        let parsed = task::read(&item.item.path).ok();
-        let task = parsed.as_ref().map(|(task, _)| task);
-        let artifacts = context.data.artifacts().join(attempt.id.to_string());
-        let line = serde_json::json!({
-            "suite": whole.record.id, "instance_id": item.item.task, "repetition": item.item.repetition,
-            "split": split(item.item.task.as_str(), seed),
-            "problem_statement": task.map(|task| &task.instruction), "difficulty": task.map(|task| task.difficulty),
-            "FAIL_TO_PASS": task.map(|task| &task.verify.fail_to_pass), "PASS_TO_PASS": task.map(|task| &task.verify.pass_to_pass),
-            "agent": whole.record.agent, "agent_command": whole.record.agent_command, "attempt": attempt.id,
-            "phase": attempt.phase, "reason": attempt.reason, "reward": attempt.reward, "detail": attempt.detail,
-            "agent_exit_code": attempt.agent_exit_code, "verify_exit_code": attempt.verify_exit_code,
-            "created_at": attempt.created_at, "ended_at": attempt.ended_at, "seconds": seconds(attempt),
-            "artifacts": artifacts.is_dir().then_some(artifacts),
-        });
-        lines.extend(serde_json::to_vec(&line).map_err(std::io::Error::from)?);
-        lines.push(b'\n');
+/// What an attempt cost by the operator's rates; None without any.
+pub fn cost(costs: &Costs, attempt: &AttemptRecord, task: Option<&Task>) -> Option<f64> {
+    const HOUR_SECONDS: f64 = 3600.0;
+    const MONTH_SECONDS: f64 = 30.0 * 86_400.0;
+    const GIGABYTE: f64 = 1e9;
+    if costs.container_hour == 0.0 && costs.gb_month == 0.0 && costs.egress_gb == 0.0 {
+        return None;
     }
-    if file == Path::new("-") {
-        std::io::stdout().lock().write_all(&lines)?;
-    } else {
-        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut out = tempfile::Builder::new().prefix(".cofferdam-").tempfile_in(parent)?;
-        out.write_all(&lines)?;
-        out.persist(file).map_err(|error| error.error)?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// A task is in one part whatever else the suite holds: all its attempts with it.
-fn split(task: &str, seed: u64) -> &'static str {
-    const PARTS: u8 = 10;
-    let digest = sha256(format!("{seed} {task}").as_bytes());
-    let draw = u8::from_str_radix(&digest.hex()[..2], 16).unwrap_or(0) % PARTS;
-    match draw {
-        0 => "test",
-        1 => "validation",
-        _ => "train",
-    }
+    let figures = &attempt.figures;
+    let hours = (figures.agent_seconds + figures.verify_seconds) / HOUR_SECONDS;
+    let retention = task.map_or_else(|| Cleanup::default().retention, |task| task.cleanup.retention);
+    let months = retention.millis() as f64 / 1000.0 / MONTH_SECONDS;
+    let kept = figures.artifact_bytes as f64 / GIGABYTE * months;
+    Some(hours * costs.container_hour + kept * costs.gb_month + figures.egress_bytes as f64 / GIGABYTE * costs.egress_gb)
 }

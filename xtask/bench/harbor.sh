@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The same Harbor directories through Cofferdam and through Harbor on Docker: rewards must be the same, times are compared. Called by
+# `cargo xtask bench` with the binary, an empty directory, a Docker daemon's socket and a harbor program; prints rows of a Markdown
+# document. Images are there before anything is timed: built once by each.
+set -euo pipefail
+program=$1 work=$2
+export DOCKER_HOST=$3
+harbor=$4
+export COFFERDAM_DATA_DIR=$work/data HARBOR_TELEMETRY=0 PATH=/usr/sbin:/usr/bin:/sbin:/bin
+rounds=${ROUNDS:-3}
+mkdir -p "$work/root/bin" "$work/root/etc" "$work/root/tmp"
+cp /bin/busybox "$work/root/bin/busybox"
+for applet in $(/bin/busybox --list); do [ "$applet" = busybox ] || ln -sf busybox "$work/root/bin/$applet"; done
+for file in /bin/bash $(ldd /bin/bash | grep -o '/[^ ]*'); do mkdir -p "$work/root${file%/*}"; cp "$file" "$work/root$file"; done
+echo 'root:x:0:0:root:/:/bin/sh' > "$work/root/etc/passwd"; echo 'root:x:0:' > "$work/root/etc/group"
+"$program" image import "$work/root" debian:bookworm-slim > /dev/null
+tar -C "$work/root" -c . | docker import - debian:bookworm-slim > /dev/null
+cp -r examples/harbor "$work/tasks"
+# Harbor's Docker environment enforces a network policy with a sidecar that is built from the internet only: both run without one here.
+sed -i '/^network_mode/d' "$work"/tasks/*/task.toml
+now() { date +%s%N; }
+ours() { "$program" suite run -q --agent oracle -o json "$work/tasks" > "$work/ours.json"; }
+theirs() {
+    rm -rf "$work/jobs"
+    (cd "$work" && "$harbor" run -p "$work/tasks" -a oracle -n 4 -y --jobs-dir "$work/jobs" > "$work/harbor.log" 2>&1)
+}
+ours; theirs
+rewards() {
+    python3 - "$work" <<'PYTHON'
+import glob, json, sys
+work = sys.argv[1]
+ours = {a["task"]: a["reward"] for a in json.load(open(f"{work}/ours.json"))["attempts"]}
+theirs = {}
+for path in glob.glob(f"{work}/jobs/*/*/result.json"):
+    result = json.load(open(path))
+    rewards = (result.get("verifier_result") or {}).get("rewards") or {}
+    theirs[result["task_name"].split("/")[-1]] = rewards.get("reward")
+same = ours == theirs
+print("| the same rewards from both | yes | " + ("yes" if same else f"NO: {ours} {theirs}") + f", {len(ours)} directories |")
+sys.exit(0 if same else 1)
+PYTHON
+}
+rewards
+a=0 b=0
+for _ in $(seq "$rounds"); do
+    begin=$(now); ours; a=$((a + $(now) - begin))
+    begin=$(now); theirs; b=$((b + $(now) - begin))
+done
+rewards > /dev/null
+awk -v a="$a" -v b="$b" -v n="$rounds" 'BEGIN {
+    printf "| the same directories through Harbor on Docker (oracle) | 5x, 10x | %.0fx: %.2f s instead of %.1f s |\n", b / a, a / n / 1e9, b / n / 1e9 }'
