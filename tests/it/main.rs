@@ -4,6 +4,7 @@
 mod bad_input;
 mod cheats;
 mod crash;
+mod crash_matrix;
 mod detached;
 mod everyday;
 mod foreground;

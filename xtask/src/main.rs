@@ -1,6 +1,7 @@
-//! Commands for those who work on Cofferdam: `cargo xtask quickstart | test | tidy | bench | dist`.
+//! Commands for those who work on Cofferdam: `cargo xtask quickstart | test | tidy | bench | crash | dist`.
 
 mod bench;
+mod crash;
 mod dist;
 mod packages;
 mod quickstart;
@@ -16,6 +17,7 @@ const USAGE: &str = "cargo xtask COMMAND
   test         install what the tests need, then run everything that CI runs
   tidy         check layers, names and sizes
   bench        measure against other systems, in one run; writes docs/benchmarks.md
+  crash        let a suite's runner, disk and power fail, ten times as often as CI does: crash [RUNS [SEED]]
   dist         build the static binary, twice, and check that both are the same";
 
 fn main() -> ExitCode {
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         "test" => test::run(),
         "tidy" => tidy::run(),
         "bench" => bench::run(),
+        "crash" => crash::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "dist" => dist::run(),
         _ => {
             eprintln!("{USAGE}");

@@ -139,10 +139,16 @@ fn install_id(path: &Path, random: impl FnOnce() -> [u8; 16]) -> Result<InstallI
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let id = InstallId::from_random(random());
             let making = path.join(format!("install-id.{}", std::process::id()));
-            fs::write(&making, format!("{id}\n")).map_err(error)?;
+            // On the disk before it has its name: a power loss leaves the whole id or none.
+            let written = fs::File::create(&making).and_then(|mut file| {
+                io::Write::write_all(&mut file, format!("{id}\n").as_bytes())?;
+                file.sync_all()
+            });
+            written.map_err(error)?;
             // A link fails where a rename would replace what another process has just written.
             let linked = fs::hard_link(&making, &file);
             fs::remove_file(&making).map_err(error)?;
+            fs::File::open(path).and_then(|directory| directory.sync_all()).map_err(error)?;
             match linked {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(error(e)),
                 _ => {

@@ -51,7 +51,7 @@ pub fn has_directories(data: &DataDir) -> bool {
 }
 
 /// A directory whose maker ended before it could be locked under its name.
-fn is_abandoned(entry: &fs::DirEntry) -> bool {
+pub(crate) fn is_abandoned(entry: &fs::DirEntry) -> bool {
     const SETTLED_SECONDS: u64 = 60;
     let name = entry.file_name();
     let Some(maker) = name.to_str().and_then(|name| name.strip_prefix(crate::data::MAKING_PREFIX)) else { return false };

@@ -14,7 +14,7 @@ use super::{due, harbor, own, sanity};
 use crate::data::{DataDir, now};
 use cofferdam_engine::Engine;
 use cofferdam_model::task::Form;
-use cofferdam_model::{NewEvent, Phase, Reason};
+use cofferdam_model::{NewEvent, Reason};
 use cofferdam_store::{AttemptRecord, Store};
 use std::fs;
 use std::path::Path;

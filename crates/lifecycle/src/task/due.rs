@@ -6,7 +6,8 @@
 //! While an attempt is made, its maker holds a lock in its directory; one that is recorded as running and whose lock is free was lost.
 
 use super::artifacts;
-use crate::data::{DataDir, now};
+use crate::data::{DataDir, MAKING_PREFIX, now};
+use crate::sweep::is_abandoned;
 use cofferdam_model::task::Cleanup;
 use cofferdam_model::{AttemptId, NewEvent, Phase, Reason, Span, Timestamp};
 use cofferdam_store::{AttemptRecord, Due, Store, StoreError};
@@ -28,15 +29,42 @@ pub fn working(data: &DataDir, id: AttemptId) -> PathBuf {
     data.path().join("attempts").join(id.to_string())
 }
 
-/// Makes the directory of an attempt and takes its lock, until the result is dropped.
+/// Makes the directory of an attempt and takes its lock, until the result is dropped. It appears under its name only when it is locked, so
+/// that no sweep takes it for abandoned.
 pub(super) fn hold(directory: &Path) -> io::Result<OwnedFd> {
-    fs::create_dir_all(directory)?;
-    let file = lock::open_file(&directory.join("lock")).map_err(|error| error.source)?;
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    let making = directory.with_file_name(format!("{MAKING_PREFIX}{}-{name}", std::process::id()));
+    fs::create_dir_all(&making)?;
+    let file = lock::open_file(&making.join("lock")).map_err(|error| error.source)?;
     match lock::try_lock(&file, true) {
-        Ok(true) => Ok(file),
+        Ok(true) => fs::rename(&making, directory).map(|()| file),
         Ok(false) => Err(io::Error::other("its lock is taken")),
         Err(error) => Err(error.source),
     }
+}
+
+/// Whether nobody holds the attempt whose directory this is.
+fn is_free(directory: &Path) -> bool {
+    match lock::open_file(&directory.join("lock")) {
+        Ok(file) => lock::try_lock(&file, true).unwrap_or(false),
+        Err(error) => error.source.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Directories that no record speaks of: their maker ended before it could write one.
+fn remove_unrecorded(data: &DataDir, store: &mut Store) -> Result<(), StoreError> {
+    for entry in fs::read_dir(data.path().join("attempts")).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let abandoned = match entry.file_name().to_str().and_then(|name| name.parse::<AttemptId>().ok()) {
+            Some(id) => is_free(&path) && store.attempt_get(id)?.is_none(),
+            None => is_abandoned(&entry),
+        };
+        if abandoned {
+            // What cannot be removed now is tried again by the next.
+            let _ = tree(&path);
+        }
+    }
+    Ok(())
 }
 
 /// When what an ended attempt left goes.
@@ -69,6 +97,7 @@ pub fn sweep(data: &DataDir, store: &mut Store) -> Result<(), StoreError> {
     for record in store.attempt_list_running()? {
         lost(data, store, record)?;
     }
+    remove_unrecorded(data, store)?;
     let mut done = Vec::new();
     for due in store.due_list(now(), AT_ONCE)? {
         let Ok(id) = due.subject.parse::<AttemptId>() else {
@@ -85,12 +114,7 @@ pub fn sweep(data: &DataDir, store: &mut Store) -> Result<(), StoreError> {
 
 /// An attempt that is recorded as running and whose maker is gone.
 fn lost(data: &DataDir, store: &mut Store, record: AttemptRecord) -> Result<(), StoreError> {
-    let directory = working(data, record.id);
-    let free = match lock::open_file(&directory.join("lock")) {
-        Ok(file) => lock::try_lock(&file, true).unwrap_or(false),
-        Err(error) => error.source.kind() == io::ErrorKind::NotFound,
-    };
-    if !free {
+    if !is_free(&working(data, record.id)) {
         return Ok(());
     }
     let time = now();
