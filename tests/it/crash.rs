@@ -106,3 +106,29 @@ fn the_host_is_full() {
     assert_eq!(disk.code, 125, "{disk:?}");
     assert!(after.code == 0 && (before.code == 0 || before.code == 125), "{before:?} {after:?}");
 }
+
+/// Groups that neither a directory nor a record speaks of go with the next sweep, unless somebody makes sandboxes without either.
+#[test]
+fn groups_that_nobody_knows_are_swept() {
+    let home = Home::new();
+    home.ok(&["run", "--", "true"]);
+    let install = std::fs::read_to_string(home.data().join("install-id")).expect("an id");
+    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids"];
+    let root = roots.iter().map(std::path::Path::new).find(|root| root.join("cofferdam").is_dir()).expect("a hierarchy");
+    let group = root.join("cofferdam").join(install.trim()).join("0123456789abcdef0123456789abcdef");
+    std::fs::create_dir_all(&group).expect("made");
+    let mut holder = std::process::Command::new("flock")
+        .arg("-s")
+        .arg(home.data().join("unrecorded.lock"))
+        .args(["sleep", "60"])
+        .spawn()
+        .expect("flock");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    home.ok(&["prune"]);
+    assert!(group.is_dir(), "somebody may be using it");
+    let _ = std::process::Command::new("pkill").args(["-P", &holder.id().to_string()]).status();
+    let _ = holder.wait();
+    home.ok(&["prune"]);
+    assert!(!group.exists());
+    home.assert_clean();
+}

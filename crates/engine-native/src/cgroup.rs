@@ -47,6 +47,16 @@ impl Cgroup {
         Self { hierarchies: hierarchies.clone(), relative }
     }
 
+    /// Sandboxes of an install that have a group in any hierarchy.
+    pub fn present(hierarchies: &Hierarchies, install: InstallId) -> Vec<SandboxId> {
+        let relative = Path::new("cofferdam").join(install.to_string());
+        let groups = hierarchies.roots().flat_map(|root| fs::read_dir(root.join(&relative)).into_iter().flatten().flatten());
+        let mut found: Vec<SandboxId> = groups.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
     /// A group below this one, for one exec'd process.
     pub fn child(&self, name: &str) -> Result<Self, EngineError> {
         let group = Self { hierarchies: self.hierarchies.for_exec(), relative: self.relative.join(name) };

@@ -161,6 +161,10 @@ impl Engine for NativeEngine {
         Ok(Arc::new(NativeSandbox::adopt(launched, spec, events)?))
     }
 
+    fn present(&self) -> Vec<SandboxId> {
+        Cgroup::present(&self.host.hierarchies, self.install)
+    }
+
     async fn sweep(&self, id: SandboxId) -> Result<bool, EngineError> {
         let cgroup = Cgroup::existing(&self.host.hierarchies, self.install, id);
         if !cgroup.exists() {

@@ -55,6 +55,10 @@ impl Engine for FakeEngine {
         Ok(Arc::new(FakeSandbox { id: spec.id, script: self.script, alive: Arc::clone(&self.alive), exit: watch::channel(None).0 }))
     }
 
+    fn present(&self) -> Vec<SandboxId> {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
     async fn sweep(&self, id: SandboxId) -> Result<bool, EngineError> {
         Ok(self.alive.lock().unwrap_or_else(PoisonError::into_inner).remove(&id))
     }

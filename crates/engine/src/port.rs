@@ -35,6 +35,9 @@ pub trait Engine: Send + Sync {
     /// the like go to `events` as they happen.
     async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError>;
 
+    /// Sandboxes of this install of which there is anything on the host, whoever made them.
+    fn present(&self) -> Vec<SandboxId>;
+
     /// Removes what a sandbox left on the host whose supervisor is gone: processes, mounts, cgroups, devices. Idempotent;
     /// true if there was anything.
     async fn sweep(&self, id: SandboxId) -> Result<bool, EngineError>;

@@ -104,6 +104,24 @@ impl DataDir {
         self.path.join("artifacts")
     }
 
+    /// Held by whoever makes sandboxes that have no directory here (tests of the host): until it is dropped, no sweep takes what has none for
+    /// left behind.
+    pub fn hold_unrecorded(&self) -> io::Result<OwnedFd> {
+        let file = lock::open_file(&self.unrecorded()).map_err(|error| error.source)?;
+        lock::lock_shared(&file).map_err(|error| error.source)?;
+        Ok(file)
+    }
+
+    /// Whether nobody makes such sandboxes now; as long as the result lives nobody begins to.
+    pub(crate) fn nobody_unrecorded(&self) -> Option<OwnedFd> {
+        let file = lock::open_file(&self.unrecorded()).ok()?;
+        lock::try_lock(&file, true).ok()?.then_some(file)
+    }
+
+    fn unrecorded(&self) -> PathBuf {
+        self.path.join("unrecorded.lock")
+    }
+
     /// A sandbox's directory.
     pub fn sandbox(&self, id: SandboxId) -> PathBuf {
         self.sandboxes().join(id.to_string())

@@ -12,7 +12,7 @@
 use crate::data::{DataDir, now};
 use crate::task::{self, Plan, TaskRunError};
 use cofferdam_engine::Engine;
-use cofferdam_model::{AttemptId, Limits, Phase, Reason};
+use cofferdam_model::{AttemptId, Limits, Phase, Reason, Task};
 use cofferdam_store::{AttemptRecord, ItemRecord, ItemState, Store, StoreError, SuiteItem, SuiteRecord};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 /// How often an item is begun that Cofferdam itself could not attempt.
 pub const MOST_TRIES: u32 = 3;
-/// What an item counts for at least.
+/// What an item counts for at least, unless its task says less.
 const LEAST_MEMORY: u64 = 512 << 20;
 const LEAST_CPU_MILLIS: u32 = 500;
 /// How long a slot sleeps before it looks again whether it is to stop.
@@ -37,6 +37,18 @@ pub struct Budget {
     pub memory: u64,
     /// CPUs, thousandths.
     pub cpu_millis: u32,
+}
+
+impl Budget {
+    /// What a task counts for: its limits. Where it sets none itself, half a CPU and 512 MiB at least. Memory is a limit that is enforced, so
+    /// what is counted is never exceeded.
+    pub fn of(task: &Task, limits: &Limits) -> Self {
+        let least = |own: bool, least: u64| if own { 0 } else { least };
+        Self {
+            memory: limits.memory.get().max(least(task.limits.memory.is_some(), LEAST_MEMORY)),
+            cpu_millis: limits.cpus.millis().max(least(task.limits.cpus.is_some(), u64::from(LEAST_CPU_MILLIS)) as u32),
+        }
+    }
 }
 
 /// What is told while a suite runs.
@@ -71,8 +83,8 @@ pub enum SuiteError {
 
 /// Makes the plan of an attempt.
 pub type Planner<'a> = dyn Fn(&SuiteItem, AttemptId) -> Result<Plan, String> + Sync + 'a;
-/// Says what an item may use.
-pub type Needs<'a> = dyn Fn(&SuiteItem) -> Result<Limits, String> + Sync + 'a;
+/// Says what an item counts for.
+pub type Needs<'a> = dyn Fn(&SuiteItem) -> Result<Budget, String> + Sync + 'a;
 
 /// What runs a suite.
 pub struct Runner<'a> {
@@ -260,7 +272,7 @@ impl Runner<'_> {
 
     fn part(&self, item: &SuiteItem) -> Budget {
         match (self.needs)(item) {
-            Ok(limits) => Budget { memory: limits.memory.get().max(LEAST_MEMORY), cpu_millis: limits.cpus.millis().max(LEAST_CPU_MILLIS) },
+            Ok(budget) => budget,
             // The plan will say what is wrong.
             Err(_) => Budget { memory: LEAST_MEMORY, cpu_millis: LEAST_CPU_MILLIS },
         }

@@ -42,6 +42,14 @@ pub async fn run(data: &DataDir, engine: &dyn Engine, store: &mut Store) -> Resu
             remove_directory(&entry.path(), &mut swept);
         }
     }
+    // A supervisor that failed before it could record or remove anything leaves neither directory nor record.
+    if let Some(_nobody) = data.nobody_unrecorded() {
+        for id in engine.present() {
+            if let Some(_lock) = take_dead(&data.sandbox(id)) {
+                clean(engine, id, &mut swept).await;
+            }
+        }
+    }
     Ok(swept)
 }
 

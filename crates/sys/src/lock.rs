@@ -12,6 +12,11 @@ pub fn open_file(path: &Path) -> Result<OwnedFd> {
         .map_err(|e| Error::new(format!("open {}", path.display()), e))
 }
 
+/// Takes a shared whole-file lock, and waits for it.
+pub fn lock_shared(file: &OwnedFd) -> Result<()> {
+    flock(file, FlockOperation::LockShared).map_err(|e| Error::new("flock", e))
+}
+
 /// Takes a whole-file lock without waiting: false if someone else holds a conflicting one.
 pub fn try_lock(file: &OwnedFd, exclusive: bool) -> Result<bool> {
     let how = if exclusive { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };

@@ -67,6 +67,7 @@ pub fn run(global: Global, arguments: &BenchArgs) -> Result<ExitCode, Failure> {
     let figures = context.runtime.block_on(async {
         let image = cofferdam_trust::resolve(&ImageRef::Host, context.data.path())?;
         let probe = MountSource::open(&directory, None, Path::new("/nonexistent"))?;
+        let _unrecorded = context.data.hold_unrecorded()?;
         let kit = Kit::new(&engine, image, context.data.install(), directory.clone(), probe);
         measure(&kit, arguments).await.map_err(failed)
     });

@@ -93,6 +93,7 @@ fn examine(context: &Context, controls: &mut Vec<Control>) -> Result<(), Failure
     let result = context.runtime.block_on(async {
         let image = cofferdam_trust::resolve(&ImageRef::Host, context.data.path())?;
         let probe = MountSource::open(&program, None, Path::new("/nonexistent"))?;
+        let _unrecorded = context.data.hold_unrecorded()?;
         let mut kit = Kit::new(&engine, image, context.data.install(), directory.clone(), probe);
         let namespaces = std::fs::read_link("/proc/self/ns/user")?.display().to_string();
         kit.probe_environment = vec![format!("COFFERDAM_PROBE_NAMESPACES={namespaces}")];

@@ -43,6 +43,7 @@ pub fn run(global: Global, arguments: &EscapeArgs) -> Result<ExitCode, Failure> 
         let program = directory.join("probe");
         std::fs::copy("/proc/self/exe", &program)?;
         let probe = MountSource::open(&program, None, Path::new("/nonexistent"))?;
+        let _unrecorded = context.data.hold_unrecorded()?;
         let mut kit = Kit::new(&engine, image, context.data.install(), directory.clone(), probe);
         let _listener = describe_host(&mut kit, &directory)?;
         attempt(&kit, arguments).await

@@ -251,7 +251,8 @@ fn attempt_all(context: &Context, store: &mut Store, record: &SuiteRecord, paral
             },
             needs: &|item| {
                 let (parsed, _) = task::read(&item.path).map_err(|failure| failure.message())?;
-                task::limits(&parsed).map_err(|failure| failure.message())
+                let limits = task::limits(&parsed).map_err(|failure| failure.message())?;
+                Ok(Budget::of(&parsed, &limits))
             },
             observe: &|seen| progress.see(&seen),
             stop: &stop,
