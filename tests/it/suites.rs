@@ -250,3 +250,57 @@ fn the_operators_ceilings_bound_everything() {
     let wrong = bounded(&["run", "--", "true"]);
     assert!(wrong.code == 125 && wrong.err.contains("config.yaml:1:"), "{wrong:?}");
 }
+
+#[test]
+fn the_second_ctrl_c_ends_at_once_and_nothing_is_lost() {
+    let home = Home::new();
+    let place = tasks(&home, &["a", "b"], "echo right > output/answer; [ -e /workspace/fast ] || sleep 30", CHECK);
+    let mut runner =
+        home.command(&["suite", "run", &place, "--parallel", "2"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
+    eventually("both run", || home.ok(&["ps", "-q"]).lines().count() == 2);
+    let interrupt = || std::process::Command::new("kill").args(["-INT", &runner.id().to_string()]).status().expect("sent");
+    assert!(interrupt().success());
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(home.ok(&["ps", "-q"]).lines().count(), 2, "the first lets them end");
+    assert!(interrupt().success());
+    assert_eq!(runner.wait().expect("ended").code(), Some(130));
+    eventually("they end with it", || {
+        home.ok(&["prune"]);
+        home.ok(&["ps", "-q"]).is_empty()
+    });
+    for name in ["a", "b"] {
+        let path = home.path("tasks").join(name).join("task.yaml");
+        let text = fs::read_to_string(&path).expect("read").replace("sleep 30", "true");
+        fs::write(path, text).expect("written");
+    }
+    let shown = json(&home.ok(&["suite", "run", "-q", "--resume", "-o", "json"]));
+    let attempts = shown["attempts"].as_array().expect("attempts");
+    assert!(
+        attempts.iter().all(|attempt| attempt["reward"] == 1.0 && attempt["tries"] == 2 && attempt["attempt"] == attempt["id"]),
+        "{shown}"
+    );
+    home.assert_clean();
+}
+
+#[test]
+fn an_attempt_is_cancelled_at_any_point() {
+    let home = Home::new();
+    let (slow, quick) = ("sleep 30; echo right > output/answer", "echo right > output/answer");
+    for (agent, verify, whose) in [(slow, CHECK, "agent"), (quick, "sleep 30; grep -q right output/answer", "verifier")] {
+        let place = tasks(&home, &["a"], agent, verify);
+        let words = ["suite", "run", "-q", "-o", "json", &place];
+        let runner = home.command(&words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("started");
+        eventually("it runs", || {
+            let attempts = json(&home.ok(&["task", "list", "-o", "json"]));
+            let last = attempts.as_array().and_then(|all| all.last().cloned()).unwrap_or_default();
+            last["phase"] == "running" && home.ok(&["ps", "-q"]).lines().count() == 1
+        });
+        let sandbox = home.ok(&["ps", "-q"]).trim().to_owned();
+        home.ok(&["stop", &sandbox]);
+        let shown = json(&String::from_utf8_lossy(&runner.wait_with_output().expect("ended").stdout));
+        let attempt = &shown["attempts"][0];
+        let seen = (&attempt["phase"], &attempt["reason"], &attempt["reward"], &attempt["tries"]);
+        assert_eq!(seen, (&"failed".into(), &"stopped".into(), &Value::Null, &1.into()), "{whose}: {shown}");
+    }
+    home.assert_clean();
+}

@@ -27,9 +27,10 @@ pub fn run(root: &OwnedFd, base: u32, transfer: &Transfer) -> Result<TransferRep
             let (parent, name) = enter_target(root, target, &copier)?;
             let start = rustix::fs::CWD;
             let path = c_string(source)?;
-            copier
-                .entry(start.as_fd(), &path, &parent, &name, 0)
-                .map_err(|e| EngineError::host(format!("copy {}", source.display()), e))?;
+            copier.entry(start.as_fd(), &path, &parent, &name, 0).map_err(|error| {
+                let what = source.display().to_string();
+                if is_full(&parent, &error) { EngineError::NoRoom { what } } else { EngineError::host(format!("copy {what}"), error) }
+            })?;
             Ok(copier.report)
         }
         Transfer::Out { source, target, most_bytes } => {
@@ -45,6 +46,14 @@ pub fn run(root: &OwnedFd, base: u32, transfer: &Transfer) -> Result<TransferRep
             Ok(copier.report)
         }
     }
+}
+
+/// Whether it was the sandbox's own disk that had no room, and not something of the host.
+fn is_full(directory: &OwnedFd, error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    const NOTHING_LEFT: u64 = 1 << 20;
+    let full = |disk: rustix::fs::StatVfs| disk.f_bavail.saturating_mul(disk.f_frsize) < NOTHING_LEFT || disk.f_favail == 0;
+    matches!(error.kind(), StorageFull | QuotaExceeded) && rustix::fs::fstatvfs(directory).is_ok_and(full)
 }
 
 fn c_string(path: &Path) -> Result<CString, EngineError> {

@@ -72,6 +72,12 @@ pub enum EngineError {
         /// What to do.
         remedy: String,
     },
+    /// What was to be copied into a sandbox is more than its disk holds.
+    #[error("{what} does not fit on the sandbox's disk")]
+    NoRoom {
+        /// What was to be copied.
+        what: String,
+    },
     /// The sandbox has ended.
     #[error("the sandbox has ended")]
     Gone,
@@ -90,7 +96,7 @@ impl EngineError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::Unsupported { .. } => ErrorKind::Unsupported,
-            Self::Invalid { .. } => ErrorKind::Invalid,
+            Self::Invalid { .. } | Self::NoRoom { .. } => ErrorKind::Invalid,
             Self::NotFound { .. } | Self::NotExecutable { .. } | Self::Directory { .. } => ErrorKind::Program,
             Self::Exhausted { .. } => ErrorKind::Exhausted,
             Self::Gone => ErrorKind::Gone,

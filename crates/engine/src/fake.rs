@@ -29,13 +29,21 @@ pub enum Script {
 #[derive(Debug)]
 pub struct FakeEngine {
     script: Script,
+    /// No file can be taken out of its sandboxes.
+    sick: bool,
     alive: Arc<Mutex<HashSet<SandboxId>>>,
 }
 
 impl FakeEngine {
     /// With one script for every sandbox.
     pub fn new(script: Script) -> Self {
-        Self { script, alive: Arc::default() }
+        Self { script, sick: false, alive: Arc::default() }
+    }
+
+    /// Whose sandboxes give no file away.
+    #[must_use]
+    pub fn sick(self) -> Self {
+        Self { sick: true, ..self }
     }
 
     /// Sandboxes that were made and not deleted.
@@ -52,7 +60,13 @@ impl Engine for FakeEngine {
 
     async fn create(&self, spec: SandboxSpec, _events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {
         self.alive.lock().unwrap_or_else(PoisonError::into_inner).insert(spec.id);
-        Ok(Arc::new(FakeSandbox { id: spec.id, script: self.script, alive: Arc::clone(&self.alive), exit: watch::channel(None).0 }))
+        Ok(Arc::new(FakeSandbox {
+            id: spec.id,
+            script: self.script,
+            sick: self.sick,
+            alive: Arc::clone(&self.alive),
+            exit: watch::channel(None).0,
+        }))
     }
 
     fn present(&self) -> Vec<SandboxId> {
@@ -67,6 +81,7 @@ impl Engine for FakeEngine {
 struct FakeSandbox {
     id: SandboxId,
     script: Script,
+    sick: bool,
     alive: Arc<Mutex<HashSet<SandboxId>>>,
     exit: watch::Sender<Option<ExitStatus>>,
 }
@@ -110,7 +125,7 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn transfer(&self, _transfer: Transfer) -> Result<TransferReport, EngineError> {
-        Ok(TransferReport::default())
+        if self.sick { Err(EngineError::Gone) } else { Ok(TransferReport::default()) }
     }
 
     async fn connect(&self, _port: u16) -> Result<std::os::fd::OwnedFd, EngineError> {

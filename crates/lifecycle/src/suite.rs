@@ -221,7 +221,7 @@ impl Runner<'_> {
         let mut store = Store::open(&self.data.database())?;
         while let Some((item, share)) = self.next(dispatch, changed) {
             let again = self.attempt(&runtime, &mut store, &item)?;
-            self.sweep_dues(&mut store)?;
+            self.sweep(&runtime, &mut store)?;
             // Behind those that wait, and before the share is given back: nobody takes an empty queue for the end.
             locked(dispatch).queue.extend(again);
             drop(share);
@@ -229,11 +229,13 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// What earlier attempts left goes when it is due, also while the suite runs.
-    fn sweep_dues(&self, store: &mut Store) -> Result<(), SuiteError> {
+    /// What dead supervisors left is ended, and what is due goes, also while the suite runs.
+    fn sweep(&self, runtime: &tokio::runtime::Runtime, store: &mut Store) -> Result<(), SuiteError> {
         let now = now().as_second();
         let last = self.swept.load(Ordering::Relaxed);
         if now - last >= SWEEP_SECONDS && self.swept.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            // What is left behind even now is told by the sweep at the end of the command.
+            let _swept = runtime.block_on(crate::sweep::run(self.data, self.engine, store))?;
             task::due::sweep(self.data, store)?;
         }
         Ok(())

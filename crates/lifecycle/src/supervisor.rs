@@ -78,13 +78,24 @@ pub struct Request {
     pub log_bytes: u64,
     /// Its standard streams.
     pub streams: Streams,
-    /// A file that the engine put inside and that nothing inside can remove: where it is gone three times in a row, the sandbox is
-    /// not what was started any more.
-    pub health: Option<PathBuf>,
+    /// How its health is told; None: by nothing but its main process.
+    pub health: Option<Health>,
     /// Controls left out, by tests only.
     pub unplugged: BTreeSet<UnpluggedControl>,
     /// The image as it is, with nothing added: for building images.
     pub bare: bool,
+}
+
+/// A file that the engine put inside and that nothing inside can remove: where it is gone several times in a row, the sandbox is not what was
+/// started any more.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// The file.
+    pub file: PathBuf,
+    /// Between two looks.
+    pub every: Duration,
+    /// So many times in a row.
+    pub tries: u32,
 }
 
 /// How a sandbox ended.

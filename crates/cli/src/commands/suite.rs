@@ -63,6 +63,9 @@ struct Row<'a> {
     repetition: u32,
     state: ItemState,
     tries: u32,
+    /// The attempt's id.
+    #[serde(rename = "attempt")]
+    id: Option<cofferdam_model::AttemptId>,
     #[serde(flatten)]
     attempt: Option<&'a AttemptRecord>,
 }
@@ -372,6 +375,7 @@ fn print(context: &Context, whole: &Whole) -> Result<(), Failure> {
             repetition: item.item.repetition,
             state: item.state,
             tries: item.tries,
+            id: attempt.as_ref().map(|attempt| attempt.id),
             attempt: attempt.as_ref(),
         })
         .collect();

@@ -1,7 +1,7 @@
 //! A sandbox from the start of its main process to the commit of its exit.
 
 use super::streams::Pumps;
-use super::{Inspect, Outcome, SupervisorError, event};
+use super::{Health, Inspect, Outcome, SupervisorError, event};
 use crate::control::{self, Command, Defaults, Surroundings};
 use crate::data::now;
 use crate::gating::Gating;
@@ -21,9 +21,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// How often the gate's record is taken over.
 const LOOK_AT_RECORD: Duration = Duration::from_millis(500);
-/// How often the health of a sandbox is looked at, and how often in a row it may be missing.
-const LOOK_AT_HEALTH: Duration = Duration::from_secs(30);
-const MOST_UNHEALTHY: u32 = 3;
 const LARGEST_HEALTH: u64 = 1 << 20;
 /// What lives shorter gets neither a control socket nor a record of running.
 const SETTLED: Duration = Duration::from_millis(5);
@@ -41,7 +38,7 @@ pub(super) struct Running {
     pub(super) sender: UnboundedSender<Command>,
     pub(super) directory: PathBuf,
     pub(super) defaults: Defaults,
-    pub(super) health: Option<PathBuf>,
+    pub(super) health: Option<Health>,
     pub(super) actor: String,
 }
 
@@ -56,7 +53,9 @@ impl Running {
         let deadline = record.limits.timeout.map(|timeout| Instant::now() + timeout.duration());
         let mut why = None;
         let mut unhealthy = 0;
-        let mut next_look = Instant::now() + LOOK_AT_HEALTH;
+        let health = self.health.clone();
+        let between = health.as_ref().map_or(Duration::MAX, |health| health.every);
+        let mut next_look = health.as_ref().map(|_| Instant::now() + between);
         if ready.is_none() {
             tokio::select! {
                 biased;
@@ -84,6 +83,12 @@ impl Running {
                     None => pending().await,
                 }
             };
+            let look_at_health = async {
+                match next_look.filter(|_| why.is_none()) {
+                    Some(next) => sleep_until(next).await,
+                    None => pending().await,
+                }
+            };
             let gate_lost = async {
                 match &self.gating {
                     Some(gating) => gating.lost().await,
@@ -106,12 +111,14 @@ impl Running {
                         self.sandbox.control(Control::Kill).await?;
                     }
                 }
-                () = sleep_until(next_look), if self.health.is_some() && why.is_none() => {
-                    next_look = Instant::now() + LOOK_AT_HEALTH;
-                    unhealthy = if self.is_healthy().await { 0 } else { unhealthy + 1 };
-                    if unhealthy >= MOST_UNHEALTHY {
-                        why = Some(Reason::Unhealthy);
-                        self.sandbox.control(Control::Kill).await?;
+                () = look_at_health => {
+                    next_look = Some(Instant::now() + between);
+                    if let Some(health) = &health {
+                        unhealthy = if self.is_healthy(health).await { 0 } else { unhealthy + 1 };
+                        if unhealthy >= health.tries {
+                            why = Some(Reason::Unhealthy);
+                            self.sandbox.control(Control::Kill).await?;
+                        }
                     }
                 }
                 () = look_at_record => self.take_record(record, store).await?,
@@ -129,9 +136,8 @@ impl Running {
         }
     }
 
-    async fn is_healthy(&self) -> bool {
-        let Some(source) = self.health.clone() else { return true };
-        let target = self.directory.join("health");
+    async fn is_healthy(&self, health: &Health) -> bool {
+        let (source, target) = (health.file.clone(), self.directory.join("health"));
         let there = self.sandbox.transfer(Transfer::Out { source, target: target.clone(), most_bytes: LARGEST_HEALTH }).await.is_ok();
         let _ = std::fs::remove_file(target);
         there

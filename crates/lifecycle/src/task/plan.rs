@@ -74,19 +74,19 @@ pub struct Plan {
 
 impl TaskRunError {
     /// Whether what was to be executed, or what it was given, is the cause: trying again is no use then.
-    pub fn is_of_the_contents(&self) -> bool {
-        use cofferdam_engine::EngineError::{Directory, Host, Invalid, NotExecutable, NotFound};
-        match self {
-            Self::Supervisor(SupervisorError::Engine(NotFound { .. } | NotExecutable { .. } | Directory { .. } | Invalid { .. })) => true,
-            Self::Supervisor(SupervisorError::Engine(Host { .. })) => self.is_full(),
-            _ => false,
-        }
+    pub const fn is_of_the_contents(&self) -> bool {
+        use cofferdam_engine::EngineError::{Directory, Invalid, NoRoom, NotExecutable, NotFound};
+        matches!(
+            self,
+            Self::Supervisor(SupervisorError::Engine(
+                NotFound { .. } | NotExecutable { .. } | Directory { .. } | Invalid { .. } | NoRoom { .. }
+            ))
+        )
     }
 
     /// Whether what was to be copied into a sandbox does not fit on its disk.
-    pub fn is_full(&self) -> bool {
-        let Self::Supervisor(SupervisorError::Engine(EngineError::Host { source, .. })) = self else { return false };
-        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    pub const fn is_full(&self) -> bool {
+        matches!(self, Self::Supervisor(SupervisorError::Engine(EngineError::NoRoom { .. })))
     }
 }
 

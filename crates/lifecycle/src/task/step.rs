@@ -8,7 +8,7 @@ use super::workspace::{self, WORKSPACE};
 use crate::data::{DataDir, now};
 use crate::log::{LogReader, Stream};
 use crate::records::Records;
-use crate::supervisor::{LOG_BYTES, Outcome, Request, Streams, Supervisor, SupervisorError};
+use crate::supervisor::{Health, LOG_BYTES, Outcome, Request, Streams, Supervisor, SupervisorError};
 use cofferdam_engine::{Changes, Directory, Engine, EngineError, Sandbox, Transfer};
 use cofferdam_model::task::{During, Service};
 use cofferdam_model::{NetworkLevel, Reason, SandboxId, SandboxRecord};
@@ -20,7 +20,12 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::mpsc::unbounded_channel;
+
+/// How often a sandbox's description is looked for, and how often in a row it may be missing.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+const MOST_MISSES: u32 = 3;
 
 /// Which sandbox of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,7 +258,7 @@ impl Stage<'_> {
             labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
             log_bytes: LOG_BYTES,
             streams: Streams::detached(),
-            health: Some(format!("{WORKSPACE}/.synth/task.json").into()),
+            health: Some(Health { file: format!("{WORKSPACE}/.synth/task.json").into(), every: LOOK_EVERY, tries: MOST_MISSES }),
             unplugged: BTreeSet::new(),
             bare: false,
         })

@@ -1,7 +1,11 @@
+use super::super::{LOG_BYTES, Request, Streams, Supervisor};
 use super::*;
+use crate::data::DataDir;
 use cofferdam_engine::Usage;
+use cofferdam_engine::fake::{FakeEngine, Script};
 use cofferdam_model::{Difficulty, ImageRef, NetworkLevel, Phase, SandboxId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::sync::mpsc::unbounded_channel;
 
 fn running() -> SandboxRecord {
     SandboxRecord {
@@ -45,4 +49,57 @@ fn the_end_is_told_as_it_was() {
         assert_eq!((record.phase, record.reason, record.exit_code), (phase, Some(reason), Some(code)), "{why:?} {status:?}");
         assert!(record.removed_at.is_some());
     }
+}
+
+/// A sandbox of an engine that starts nothing.
+fn request(number: u8, root: &Path, health: Option<Health>) -> Request {
+    std::fs::create_dir_all(root.join("bin")).expect("made");
+    let image = cofferdam_trust::resolve(&ImageRef::Directory(root.to_owned()), root).expect("an image");
+    Request {
+        id: SandboxId::from_random([number; 16]),
+        name: None,
+        kept: false,
+        actor: "test".into(),
+        image_name: ImageRef::Host,
+        user: image.user(Some("0")).expect("root"),
+        image,
+        command: vec![b"true".to_vec()],
+        environment: Vec::new(),
+        directory: "/".into(),
+        limits: Difficulty::Easy.limits(),
+        network: NetworkLevel::Isolated,
+        gate: None,
+        publish: Vec::new(),
+        mounts: Vec::new(),
+        directories: Vec::new(),
+        files: Vec::new(),
+        labels: BTreeMap::new(),
+        log_bytes: LOG_BYTES,
+        streams: Streams::detached(),
+        health,
+        unplugged: BTreeSet::new(),
+        bare: false,
+    }
+}
+
+#[tokio::test]
+async fn a_sandbox_that_is_not_what_was_started_ends_as_a_failure_of_the_infrastructure() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = DataDir::open(&directory.path().join("data"), || [3; 16]).expect("a data directory");
+    let health = Health { file: "/x".into(), every: Duration::from_millis(10), tries: 3 };
+    let sick = FakeEngine::new(Script::Run).sick();
+    let ended = Supervisor::new(&data, &sick).run(request(2, directory.path(), Some(health.clone())), unbounded_channel()).await;
+    let (outcome, _) = ended.expect("runs");
+    assert_eq!((outcome.record.phase, outcome.record.reason), (Phase::Failed, Some(Reason::Unhealthy)));
+    assert!(Reason::Unhealthy.is_infrastructure() && sick.alive() == 0);
+
+    let well = FakeEngine::new(Script::Run);
+    let (sender, receiver) = unbounded_channel();
+    let stop = sender.clone();
+    tokio::spawn(async move {
+        sleep(Duration::from_millis(100)).await;
+        let _ = stop.send(Command::Stop { grace: Duration::from_secs(1) });
+    });
+    let ended = Supervisor::new(&data, &well).run(request(4, directory.path(), Some(health)), (sender, receiver)).await;
+    assert_eq!(ended.expect("runs").0.record.reason, Some(Reason::Stopped), "it was looked at ten times");
 }
