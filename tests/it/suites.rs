@@ -290,12 +290,13 @@ fn an_attempt_is_cancelled_at_any_point() {
         let place = tasks(&home, &["a"], agent, verify);
         let words = ["suite", "run", "-q", "-o", "json", &place];
         let runner = home.command(&words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("started");
+        let mut sandbox = String::new();
         eventually("it runs", || {
-            let attempts = json(&home.ok(&["task", "list", "-o", "json"]));
-            let last = attempts.as_array().and_then(|all| all.last().cloned()).unwrap_or_default();
-            last["phase"] == "running" && home.ok(&["ps", "-q"]).lines().count() == 1
+            let list = json(&home.ok(&["ps", "-o", "json"]));
+            let slow = list.as_array().and_then(|all| all.iter().find(|one| one["command"].to_string().contains("sleep 30")).cloned());
+            sandbox = slow.and_then(|one| Some(one["id"].as_str()?.to_owned())).unwrap_or_default();
+            !sandbox.is_empty()
         });
-        let sandbox = home.ok(&["ps", "-q"]).trim().to_owned();
         home.ok(&["stop", &sandbox]);
         let shown = json(&String::from_utf8_lossy(&runner.wait_with_output().expect("ended").stdout));
         let attempt = &shown["attempts"][0];

@@ -8,6 +8,11 @@ export DOCKER_HOST=$3
 harbor=$4
 export COFFERDAM_DATA_DIR=$work/data HARBOR_TELEMETRY=0 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 rounds=${ROUNDS:-3}
+# Compose 2 is a plugin of the client; it is put where this run alone looks for it.
+sh xtask/parts.sh docker-compose
+export DOCKER_CONFIG=$work/docker-config
+mkdir -p "$DOCKER_CONFIG/cli-plugins"
+cp target/parts/usr/libexec/docker/cli-plugins/docker-compose "$DOCKER_CONFIG/cli-plugins/"
 mkdir -p "$work/root/bin" "$work/root/etc" "$work/root/tmp"
 cp /bin/busybox "$work/root/bin/busybox"
 for applet in $(/bin/busybox --list); do [ "$applet" = busybox ] || ln -sf busybox "$work/root/bin/$applet"; done

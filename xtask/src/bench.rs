@@ -36,11 +36,21 @@ struct Docker {
 
 impl Docker {
     fn start(work: &Path) -> Result<Self, String> {
+        Self::begin(work, &["dockerd", "--iptables=false", "--bridge=none"])
+    }
+
+    /// In a network namespace of its own, where it may have its bridges.
+    fn with_network(work: &Path) -> Result<Self, String> {
+        std::fs::create_dir_all(work).map_err(|e| e.to_string())?;
+        Self::begin(work, &["unshare", "-n", "--", "dockerd", "--iptables=false"])
+    }
+
+    fn begin(work: &Path, words: &[&str]) -> Result<Self, String> {
         let host = format!("unix://{}", work.join("docker.sock").display());
         let place = |name: &str| work.join(name).display().to_string();
         let log = std::fs::File::create(work.join("dockerd.log")).map_err(|e| e.to_string())?;
-        let child = command(&["dockerd", "--iptables=false", "--bridge=none", "-H", &host])
-            .args(["--data-root", &place("root"), "--exec-root", &place("exec"), "--pidfile", &place("pid")])
+        let child = command(words)
+            .args(["-H", &host, "--data-root", &place("root"), "--exec-root", &place("exec"), "--pidfile", &place("pid")])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -129,10 +139,12 @@ fn measure(work: &Path, docker: &str) -> Result<String, String> {
     let network = network_cost(&cofferdam, work)?;
     let gate = gate(&program, work)?;
     let images = images(&program, work, docker)?;
+    let suites = suites(&program, work)?;
     Ok(report(&starts, &execs, &own, &many, detached)?
         + &gate
         + &format!("\nA gated network adds {network:.2} ms to `run`, the gate running.\n")
-        + &images)
+        + &images
+        + &suites)
 }
 
 /// The gate beside other relays.
@@ -149,6 +161,26 @@ fn images(program: &str, work: &Path, docker: &str) -> Result<String, String> {
     std::fs::create_dir_all(&directory).map_err(|e| e.to_string())?;
     let rows = output(&["bash", "xtask/bench/images.sh", program, &directory.display().to_string(), docker])?;
     Ok(format!("\n## Images (five rounds; medians)\n\n{rows}"))
+}
+
+/// Suites, and the same Harbor directories through Harbor on Docker where that is installed.
+fn suites(program: &str, work: &Path) -> Result<String, String> {
+    let place = |name: &str| {
+        let directory = work.join(name);
+        std::fs::create_dir_all(&directory).map_err(|e| e.to_string())?;
+        Ok::<_, String>(directory.display().to_string())
+    };
+    let rows = output(&["bash", "xtask/bench/suites.sh", program, &place("suites")?])?;
+    let harbor = output(&["sh", "-c", "command -v harbor || true"])?;
+    let others = if harbor.trim().is_empty() {
+        "| the same directories through Harbor on Docker (oracle) | 5x, 10x | not measured: no harbor on PATH |\n".to_owned()
+    } else {
+        let mut docker = Docker::with_network(&work.join("harbor-docker"))?;
+        let rows = output(&["bash", "xtask/bench/harbor.sh", program, &place("harbor")?, &docker.host, harbor.trim()]);
+        docker.stop();
+        rows?
+    };
+    Ok(format!("\n## Tasks and suites\n\n| what | must, aim | measured |\n|---|---|---|\n{rows}{others}"))
 }
 
 /// Milliseconds that a gated network adds to a run.
