@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cheats;
+mod clients;
 mod crash;
 mod crash_matrix;
 mod detached;

@@ -187,6 +187,13 @@ impl Lab {
         command
     }
 
+    /// A program of the net.
+    pub fn in_net(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.net]).args(words).stdin(Stdio::null());
+        command
+    }
+
     /// Runs it.
     pub fn run(&self, home: &Home, words: &[&str]) -> crate::Ended {
         crate::ended(&mut self.command(home, words))
