@@ -305,3 +305,25 @@ fn an_attempt_is_cancelled_at_any_point() {
     }
     home.assert_clean();
 }
+
+#[test]
+fn a_spawner_that_is_killed_is_replaced() {
+    let home = Home::new();
+    let place = tasks(&home, &["a", "b", "c", "d", "e", "f", "g", "h"], "sleep 0.3; echo right > output/answer", CHECK);
+    let words = ["suite", "run", "-q", "-o", "json", "--parallel", "2", &place];
+    let runner = home.command(&words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("started");
+    let of_runner = runner.id().to_string();
+    let mut killed = 0;
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(70));
+        let found = cofferdam_tests::ended(std::process::Command::new("pgrep").args(["-P", &of_runner, "-f", "cofferdam-spawner"]));
+        for pid in found.out.split_whitespace().filter(|_| killed < 3) {
+            killed += usize::from(std::process::Command::new("kill").args(["-9", pid]).status().expect("sent").success());
+        }
+    }
+    assert!(killed >= 2, "there is one each time");
+    let shown = json(&String::from_utf8_lossy(&runner.wait_with_output().expect("ended").stdout));
+    assert!(shown["attempts"].as_array().expect("attempts").iter().all(|attempt| attempt["reward"] == 1.0), "{shown}");
+    home.ok(&["prune"]);
+    home.assert_clean();
+}

@@ -13,7 +13,7 @@ use cofferdam_sys::spawner::Spawner;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -27,7 +27,7 @@ pub struct Host {
     /// Control group hierarchies.
     pub hierarchies: Hierarchies,
     /// What clones every sandbox, once it is needed.
-    spawner: OnceLock<Spawner>,
+    spawner: Mutex<Option<Arc<Spawner>>>,
     /// What was begun before it was known what for.
     ahead: Mutex<Option<Ahead>>,
     /// A proc file system, and how many network namespaces were reached through it.
@@ -39,18 +39,24 @@ pub struct Host {
 }
 
 impl Host {
-    /// The spawner; started at the first call.
-    pub fn spawner(&self) -> Result<&Spawner, EngineError> {
-        if let Some(spawner) = self.spawner.get() {
-            return Ok(spawner);
+    /// The spawner; started at the first call, and again if it was lost.
+    pub fn spawner(&self) -> Result<Arc<Spawner>, EngineError> {
+        let mut current = self.current_spawner();
+        if let Some(spawner) = current.as_ref().filter(|spawner| !spawner.is_lost()) {
+            return Ok(Arc::clone(spawner));
         }
-        let started = Spawner::start().map_err(system)?;
-        Ok(self.spawner.get_or_init(|| started))
+        let started = Arc::new(Spawner::start().map_err(system)?);
+        *current = Some(Arc::clone(&started));
+        Ok(started)
     }
 
     /// Uses a spawner that was started ahead.
     pub fn adopt(&self, spawner: Spawner) {
-        self.spawner.get_or_init(|| spawner);
+        self.current_spawner().get_or_insert_with(|| Arc::new(spawner));
+    }
+
+    fn current_spawner(&self) -> MutexGuard<'_, Option<Arc<Spawner>>> {
+        self.spawner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A proc file system for the settings of a new network namespace; None where it cannot be had. The kernel finds a
@@ -100,7 +106,7 @@ impl NativeEngine {
             run_directory,
             templates: data.join("images").join("disks"),
             hierarchies: Hierarchies::detect(),
-            spawner: OnceLock::new(),
+            spawner: Mutex::new(None),
             ahead: Mutex::new(None),
             proc: Mutex::new(None),
             cpu_millis: process::cpus() * 1000,
@@ -128,7 +134,7 @@ async fn collect_spawner(host: Arc<Host>) {
     const PAUSE: Duration = Duration::from_millis(100);
     loop {
         tokio::time::sleep(PAUSE).await;
-        if host.spawner.get().is_none_or(Spawner::collect) {
+        if host.current_spawner().as_ref().is_none_or(|spawner| spawner.collect()) {
             return;
         }
     }

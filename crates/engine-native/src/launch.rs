@@ -224,7 +224,16 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: Ma
     let (control, child_control) = channel::pair().map_err(system)?;
     let entrances = parts.cgroup.entrances()?;
     let lease = parts.lease.fd.as_fd();
-    let cloned = host.spawner()?.clone(&parts.plan.encode(), child_control.as_fd(), lease, network.namespace.as_fd(), &entrances);
+    let plan = parts.plan.encode();
+    let clone = || {
+        let asked = host.spawner()?;
+        Ok::<_, EngineError>(asked.spawn(&plan, child_control.as_fd(), lease, network.namespace.as_fd(), &entrances))
+    };
+    let cloned = match clone()? {
+        // Somebody killed it meanwhile. One that had been asked may have cloned: then this sandbox's sockets are not used again.
+        Err(error) if Spawner::was_not_asked(&error) => clone()?,
+        other => other,
+    };
     let cloned = cloned.map_err(system)?;
     spec.forked.happened();
     drop(child_control);

@@ -7,7 +7,7 @@ use crate::{Error, INIT_PROGRAM, Result};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// A running spawner. It ends when this is dropped.
@@ -17,6 +17,8 @@ pub struct Spawner {
     socket: Mutex<Option<OwnedFd>>,
     /// 0 once it has been collected.
     pid: AtomicI32,
+    /// It ended without being asked to.
+    lost: AtomicBool,
 }
 
 /// A new process that sets its sandbox up and waits for GO. Its parent is the calling process.
@@ -44,12 +46,17 @@ impl Spawner {
         let program = sealed_file("cofferdam-init", INIT_PROGRAM, true)?;
         let (socket, theirs) = pair()?;
         let pid = execute(program.as_fd(), theirs.as_fd())?;
-        Ok(Self { socket: Mutex::new(Some(socket)), pid: AtomicI32::new(pid) })
+        Ok(Self { socket: Mutex::new(Some(socket)), pid: AtomicI32::new(pid), lost: AtomicBool::new(false) })
+    }
+
+    /// Whether a request could not even be handed over: nothing came of it, and another spawner may be asked.
+    pub fn was_not_asked(error: &Error) -> bool {
+        error.call == "sendmsg" && matches!(error.source.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN))
     }
 
     /// Clones a process into new namespaces of every kind but the network's, which it enters. `control` is its end of a socket pair,
     /// `lease` a descriptor that it keeps open for as long as it lives.
-    pub fn clone(
+    pub fn spawn(
         &self,
         plan: &[u8],
         control: BorrowedFd<'_>,
@@ -69,16 +76,25 @@ impl Spawner {
         message.extend(plan);
         let guard = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         let socket = guard.as_ref().ok_or_else(|| error(libc::EPIPE))?;
-        send(socket, &message, &fds)?;
-        match receive_words(socket)? {
+        let lost = |_: &Error| self.lost.store(true, Ordering::Relaxed);
+        send(socket, &message, &fds).inspect_err(lost)?;
+        match receive_words(socket).inspect_err(lost)? {
             Some(([REPLY_CLONED, pid, ..], fds)) => {
                 let pidfd = fds.into_iter().next().ok_or_else(|| error(libc::EPROTO))?;
                 Ok(Cloned { pid, pidfd })
             }
             Some(([REPLY_NOT_CLONED, errno, ..], _)) => Err(error(errno as i32)),
             Some(_) => Err(error(libc::EPROTO)),
-            None => Err(Error::new("clone a sandbox", io::Error::other("the spawner has ended"))),
+            None => {
+                self.lost.store(true, Ordering::Relaxed);
+                Err(Error::new("clone a sandbox", io::Error::other("the spawner has ended")))
+            }
         }
+    }
+
+    /// Whether it ended without being asked to: another is to take its place.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Closes descriptors, later and elsewhere: those of mounts that are attached nowhere take their time.

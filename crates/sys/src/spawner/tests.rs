@@ -9,7 +9,7 @@ fn a_request_that_cannot_work_is_answered_and_the_spawner_goes_on() {
     for plan in [vec![], vec![0; 12], vec![0xff; 4096], vec![0; 48]] {
         for _ in 0..2 {
             // A null device is no network namespace: nothing is ever cloned here.
-            let error = spawner.clone(&plan, null.as_fd(), null.as_fd(), null.as_fd(), &Cgroups::default()).expect_err("no namespace");
+            let error = spawner.spawn(&plan, null.as_fd(), null.as_fd(), null.as_fd(), &Cgroups::default()).expect_err("no namespace");
             assert_eq!(error.errno(), libc::EINVAL, "{error}");
         }
     }
@@ -21,9 +21,9 @@ fn what_does_not_fit_is_refused_before_it_is_sent() {
     let null = OwnedFd::from(std::fs::File::open("/dev/null").expect("opens"));
     let tasks = (0..MOST_CLONE_FDS).map(|_| null.try_clone().expect("a duplicate")).collect();
     let cgroups = Cgroups { entrance: None, tasks };
-    let error = spawner.clone(&[], null.as_fd(), null.as_fd(), null.as_fd(), &cgroups).expect_err("too many");
+    let error = spawner.spawn(&[], null.as_fd(), null.as_fd(), null.as_fd(), &cgroups).expect_err("too many");
     assert_eq!(error.errno(), libc::E2BIG);
-    let error = spawner.clone(&vec![0; MOST_PLAN_BYTES + 1], null.as_fd(), null.as_fd(), null.as_fd(), &Cgroups::default());
+    let error = spawner.spawn(&vec![0; MOST_PLAN_BYTES + 1], null.as_fd(), null.as_fd(), null.as_fd(), &Cgroups::default());
     assert_eq!(error.expect_err("too long").errno(), libc::E2BIG);
 }
 
