@@ -202,12 +202,13 @@ fn make_network(reach: Reach, rules: bool, proc: Option<Arc<OwnedFd>>) -> Result
         Some(proc) => proc,
         None => Arc::new(std::fs::File::open("/proc").map_err(|e| EngineError::host("open /proc", e))?.into()),
     };
-    let namespace = Network::make().map_err(system)?;
-    let wire = wire::install(reach, wire::Unplugged { rules: !rules }, proc.as_fd()).map_err(system)?;
-    // Of a sysfs that belongs to this namespace, the part that programs ask for the number of CPUs.
+    // Of the sysfs of this process's network, the part that programs ask for the number of CPUs: it says the same everywhere. One of
+    // the new network's own would be one more for the kernel to make, and to look through whenever another is made.
     let attributes = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC;
     let whole = new_fs("sysfs", &[], attributes).map_err(system)?;
     let sysfs = clone_tree(whole.as_fd(), "devices/system", false).map_err(system)?;
+    let namespace = Network::make().map_err(system)?;
+    let wire = wire::install(reach, wire::Unplugged { rules: !rules }, proc.as_fd()).map_err(system)?;
     Ok(MadeNetwork { namespace, wire, sysfs, whole_sysfs: whole })
 }
 

@@ -9,8 +9,11 @@ use std::path::Path;
 pub const RANGE_IDS: u32 = 65_536;
 /// First id of the first range: `0x7000_0000` on is used by nobody (systemd's table of user ids, uids-gids).
 const FIRST_ID: u32 = 0x7000_0000;
+/// From one range to the next. The kernel keeps users in 128 lists, by a sum of the id's digits to the base 128: ranges that begin at
+/// multiples of a power of two would all be in one, which is gone through for every process that becomes one of them.
+const STRIDE: u32 = RANGE_IDS + 257;
 /// Ranges below `0x7FFF_0000`, where other reservations begin.
-const RANGES: u32 = 0x0FFF;
+const RANGES: u32 = (0x7FFF_0000 - FIRST_ID) / STRIDE;
 
 /// A leased range. It is free again when every duplicate of `fd` is closed: the supervisor's and the one that pid 1 of
 /// the sandbox holds, so that a killed supervisor does not free a range that still runs.
@@ -32,7 +35,7 @@ impl Lease {
         for offset in 0..RANGES {
             let index = (start + offset) % RANGES;
             if lock::try_lock_byte(&fd, index).map_err(error)? {
-                return Ok(Self { base: FIRST_ID + index * RANGE_IDS, fd });
+                return Ok(Self { base: FIRST_ID + index * STRIDE, fd });
             }
         }
         Err(EngineError::Exhausted {
@@ -61,7 +64,14 @@ mod tests {
         let leases: Vec<Lease> = (0..200).map(|_| Lease::take(directory.path()).expect("a lease")).collect();
         let bases: HashSet<u32> = leases.iter().map(|lease| lease.base).collect();
         assert_eq!(bases.len(), 200);
-        assert!(bases.iter().all(|base| base % RANGE_IDS == 0 && *base >= FIRST_ID && base.checked_add(RANGE_IDS) <= Some(0x7FFF_0000)));
+        let fits = |base: &u32| (base - FIRST_ID).is_multiple_of(STRIDE) && base.checked_add(RANGE_IDS) <= Some(0x7FFF_0000);
+        assert!(bases.iter().all(fits));
+        // As the kernel finds a user's list (kernel/user.c): with 200 of them, none is long.
+        let mut lists = [0; 128];
+        for base in &bases {
+            lists[(((base >> 7) + base) % 128) as usize] += 1;
+        }
+        assert!(lists.iter().all(|length| *length < 12), "{lists:?}");
         let duplicate = leases[0].fd.try_clone().expect("a duplicate");
         let base = leases[0].base;
         drop(leases);

@@ -106,20 +106,25 @@ impl AttemptRecord {
 }
 
 impl Store {
-    /// Records an attempt, new or changed, with the events that explain it and what is to be done later for it.
-    pub fn attempt_save(&mut self, record: &AttemptRecord, events: &[NewEvent], dues: &[Due]) -> Result<(), StoreError> {
+    /// Records an attempt, new or changed, with the events that explain it and what is to be done later for it. One that has ended stays as
+    /// it is, and nothing is recorded: false then.
+    pub fn attempt_save(&mut self, record: &AttemptRecord, events: &[NewEvent], dues: &[Due]) -> Result<bool, StoreError> {
         let text = serde_json::to_string(record).map_err(|source| StoreError::Corrupt { id: record.id.to_string(), source })?;
         self.write(Durability::Full, |transaction| {
             let query = "INSERT INTO attempt (id, task, phase, created_at, record) VALUES (?1, ?2, ?3, ?4, ?5) \
-                         ON CONFLICT (id) DO UPDATE SET phase = excluded.phase, record = excluded.record";
+                         ON CONFLICT (id) DO UPDATE SET phase = excluded.phase, record = excluded.record \
+                         WHERE attempt.phase IN ('pending', 'creating', 'running')";
             let values =
                 params![record.id.to_string(), record.task.as_str(), record.phase.name(), record.created_at.as_millisecond(), text];
-            transaction.execute(query, values)?;
+            if transaction.execute(query, values)? == 0 {
+                return Ok(false);
+            }
             for due in dues {
                 let values = params![due.at.as_millisecond(), due.kind, due.subject];
                 transaction.execute("INSERT OR IGNORE INTO due (at, kind, subject) VALUES (?1, ?2, ?3)", values)?;
             }
-            append(transaction, events)
+            append(transaction, events)?;
+            Ok(true)
         })
     }
 

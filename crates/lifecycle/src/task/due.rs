@@ -43,11 +43,11 @@ pub(super) fn hold(directory: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-/// Whether nobody holds the attempt whose directory this is.
-fn is_free(directory: &Path) -> bool {
+/// The attempt whose directory this is, if nobody holds it; with its lock, if there is one.
+fn take_free(directory: &Path) -> Option<Option<OwnedFd>> {
     match lock::open_file(&directory.join("lock")) {
-        Ok(file) => lock::try_lock(&file, true).unwrap_or(false),
-        Err(error) => error.source.kind() == io::ErrorKind::NotFound,
+        Ok(file) => lock::try_lock(&file, true).unwrap_or(false).then_some(Some(file)),
+        Err(error) => (error.source.kind() == io::ErrorKind::NotFound).then_some(None),
     }
 }
 
@@ -56,7 +56,7 @@ fn remove_unrecorded(data: &DataDir, store: &mut Store) -> Result<(), StoreError
     for entry in fs::read_dir(data.path().join("attempts")).into_iter().flatten().flatten() {
         let path = entry.path();
         let abandoned = match entry.file_name().to_str().and_then(|name| name.parse::<AttemptId>().ok()) {
-            Some(id) => is_free(&path) && store.attempt_get(id)?.is_none(),
+            Some(id) => take_free(&path).is_some() && store.attempt_get(id)?.is_none(),
             None => is_abandoned(&entry),
         };
         if abandoned {
@@ -114,9 +114,9 @@ pub fn sweep(data: &DataDir, store: &mut Store) -> Result<(), StoreError> {
 
 /// An attempt that is recorded as running and whose maker is gone.
 fn lost(data: &DataDir, store: &mut Store, record: AttemptRecord) -> Result<(), StoreError> {
-    if !is_free(&working(data, record.id)) {
-        return Ok(());
-    }
+    let Some(_lock) = take_free(&working(data, record.id)) else { return Ok(()) };
+    // Its maker may have ended it since it was listed, and only then let go of it.
+    let Some(record) = store.attempt_get(record.id)?.filter(|record| !record.phase.is_final()) else { return Ok(()) };
     let time = now();
     let detail = Some("the process that made it ended first".to_owned());
     let ended = AttemptRecord { phase: Phase::Failed, reason: Some(Reason::SupervisorLost), detail, ended_at: Some(time), ..record };
@@ -131,7 +131,7 @@ fn lost(data: &DataDir, store: &mut Store, record: AttemptRecord) -> Result<(), 
     };
     let mut dues = of(&ended, &Cleanup::default());
     dues[0].at = time;
-    store.attempt_save(&ended, &[event], &dues)
+    store.attempt_save(&ended, &[event], &dues).map(|_| ())
 }
 
 fn remove(data: &DataDir, id: AttemptId, kind: &str) -> io::Result<()> {

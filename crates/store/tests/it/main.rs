@@ -1,8 +1,8 @@
 //! The records, against a real database file.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
-use cofferdam_model::{Difficulty, ImageRef, NetworkLevel, NewEvent, Phase, Reason, SandboxId, SandboxRecord, Timestamp};
-use cofferdam_store::{Durability, EventFilter, Match, Store, StoreError};
+use cofferdam_model::{AttemptId, Difficulty, ImageRef, NetworkLevel, NewEvent, Phase, Reason, SandboxId, SandboxRecord, Timestamp};
+use cofferdam_store::{AttemptRecord, Due, Durability, EventFilter, Match, Store, StoreError};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -164,4 +164,39 @@ proptest! {
         let events = store.event_list(&EventFilter::default()).expect("listed");
         prop_assert_eq!(events.len(), writes.len());
     }
+}
+
+/// A sweep that read "running" a moment before the attempt ended must not take its verdict away.
+#[test]
+fn an_attempt_that_has_ended_stays_as_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut store = store(&directory);
+    let id = AttemptId::from_random([7; 16]);
+    let begun = AttemptRecord::begun(id, "task".parse().expect("a name"), "oracle", Timestamp::UNIX_EPOCH);
+    assert!(store.attempt_save(&begun, &[], &[]).expect("saved"));
+    assert_eq!(store.attempt_list_running().expect("listed").len(), 1);
+    let ended = AttemptRecord { phase: Phase::Completed, reward: Some(1.0), ended_at: Some(Timestamp::UNIX_EPOCH), ..begun.clone() };
+    assert!(store.attempt_save(&ended, &[], &[]).expect("saved"));
+    let lost = AttemptRecord { phase: Phase::Failed, reason: Some(Reason::SupervisorLost), ..begun };
+    let due = Due { at: Timestamp::UNIX_EPOCH, kind: "x".into(), subject: "y".into() };
+    assert!(!store.attempt_save(&lost, &[], &[due]).expect("refused"));
+    assert_eq!(store.attempt_get(id).expect("read"), Some(ended));
+    assert!(store.attempt_list_running().expect("listed").is_empty() && store.due_list(Timestamp::MAX, 9).expect("listed").is_empty());
+}
+
+#[test]
+fn what_is_due_is_listed_until_it_is_done() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut store = store(&directory);
+    let at = |second| Timestamp::from_second(second).expect("a time");
+    let due = |second, kind: &str| Due { at: at(second), kind: kind.into(), subject: "s".into() };
+    let record = AttemptRecord::begun(AttemptId::from_random([1; 16]), "task".parse().expect("a name"), "nop", at(0));
+    store.attempt_save(&record, &[], &[due(20, "late"), due(10, "early"), due(10, "early")]).expect("saved");
+    assert!(store.due_list(at(9), 10).expect("listed").is_empty());
+    assert_eq!(store.due_list(at(10), 10).expect("listed"), [due(10, "early")]);
+    store.due_done(&[due(10, "early")]).expect("done");
+    assert_eq!(store.due_list(at(30), 10).expect("listed"), [due(20, "late")]);
+    assert!(!store.sound_known("key").expect("read"));
+    store.sound_keep("key", "task").expect("kept");
+    assert!(store.sound_known("key").expect("read"));
 }
