@@ -104,6 +104,9 @@ fn recovers(home: &Home, data: &Path, acknowledged: &[String]) {
     // Killed before it was accepted: nobody was told that it had been.
     let accepted = json(&known.out).as_array().is_some_and(|list| !list.is_empty());
     assert!(accepted || acknowledged.is_empty());
+    // What the records said before anything went on, for whoever looks into a failure.
+    let before_it = within(home, data, &["suite", "show", "-o", "json"]).out + &within(home, data, &["task", "list", "-o", "json"]).out;
+    let said = fs::read_to_string(home.path("log")).unwrap_or_default();
     let words: Vec<&str> = if accepted { vec!["suite", "run", "-q", "--resume"] } else { vec!["suite", "run", "-q", &place] };
     let went_on = within(home, data, &words);
     assert_eq!(went_on.code, 0, "{went_on:?}");
@@ -114,7 +117,10 @@ fn recovers(home: &Home, data: &Path, acknowledged: &[String]) {
         assert!(attempt["state"] == "done" && attempt["reward"] == 1.0, "{attempt}");
         let task = attempt["task"].as_str().expect("a task").to_owned();
         let before = attempt["ended_at"].as_str().is_some_and(|ended| time(ended) <= time(&resumed));
-        assert!(before || !acknowledged.contains(&task), "{task} was acknowledged before {resumed}, and made again: {attempt}");
+        assert!(
+            before || !acknowledged.contains(&task),
+            "{task} was acknowledged before {resumed}, and made again: {attempt}\n{said}\n{before_it}"
+        );
         let answer = data.join("artifacts").join(attempt["id"].as_str().expect("an id")).join("output/answer");
         assert_eq!(fs::read_to_string(&answer).unwrap_or_default(), "right\n", "an artifact of {task}");
     }
