@@ -297,7 +297,8 @@ fn an_attempt_is_cancelled_at_any_point() {
             sandbox = slow.and_then(|one| Some(one["id"].as_str()?.to_owned())).unwrap_or_default();
             !sandbox.is_empty()
         });
-        home.ok(&["stop", &sandbox]);
+        // It may still be on its way.
+        eventually("it is stopped", || home.run(&["stop", &sandbox]).code == 0);
         let shown = json(&String::from_utf8_lossy(&runner.wait_with_output().expect("ended").stdout));
         let attempt = &shown["attempts"][0];
         let seen = (&attempt["phase"], &attempt["reason"], &attempt["reward"], &attempt["tries"]);
