@@ -127,7 +127,7 @@ fn recovers(home: &Home, data: &Path, acknowledged: &[String]) {
     }
     for attempt in attempts {
         assert!(attempt["state"] == "done" && attempt["reward"] == 1.0, "{attempt}");
-        let answer = data.join("artifacts").join(attempt["id"].as_str().expect("an id")).join("output/answer");
+        let answer = data.join("artifacts").join(attempt["id"].as_str().expect("an id")).join("files/output/answer");
         assert_eq!(fs::read_to_string(&answer).unwrap_or_default(), "right\n", "an artifact of {attempt}");
     }
     none_twice_at_once(&within(home, data, &["events", "-o", "json"]).out);

@@ -63,7 +63,7 @@ fn a_part_of_the_work_earns_a_part_of_the_reward() {
     let (code, record, _) = run(&home, &examples().join("log-summary"), &["--agent-cmd", "echo errors=6 > /data/summary.txt"]);
     assert_eq!((code, &record["reward"]), (1, &Value::from(0.5)));
     let kept = home.data().join("artifacts").join(record["id"].as_str().expect("an id"));
-    assert_eq!(fs::read_to_string(kept.join("data/summary.txt")).expect("an artifact"), "errors=6\n");
+    assert_eq!(fs::read_to_string(kept.join("files/data/summary.txt")).expect("an artifact"), "errors=6\n");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn what_the_agent_leaves_behind_judges_nothing() {
         "{record}"
     );
     // In mode separate it is not.
-    let cheat = "mkdir -p /work; echo 1 > /work/answer.txt; rm /bin/cat /bin/awk; for t in cat awk; do printf '#!/bin/sh\necho 1' > /bin/$t; chmod 755 /bin/$t; done";
+    let cheat = "mkdir -p /ledger; echo 1 > /ledger/answer.txt; rm /bin/cat /bin/awk; for t in cat awk; do printf '#!/bin/sh\necho 1' > /bin/$t; chmod 755 /bin/$t; done";
     let (code, record, _) = run(&home, &examples().join("sealed-answer"), &["--agent-cmd", cheat]);
     assert_eq!((code, &record["reward"], &record["phase"]), (1, &Value::from(0.0), &Value::from("completed")));
 }
@@ -128,11 +128,11 @@ fn its_own_verifier_image_has_its_tests() {
     let task = copy(&home, "sealed-answer");
     fs::write(
         task.join("tests/Dockerfile"),
-        "FROM debian:bookworm-slim\nCOPY test.sh /tests/test.sh\nCOPY numbers /work/numbers\nRUN touch /grader\n",
+        "FROM debian:bookworm-slim\nCOPY test.sh /tests/test.sh\nCOPY numbers /ledger/numbers\nRUN touch /grader\n",
     )
     .expect("written");
     fs::copy(task.join("environment/numbers"), task.join("tests/numbers")).expect("copied");
-    rewrite(&task.join("tests/test.sh"), |text| text.replace("[ ! -e /work/scratch ]", "[ ! -e /work/scratch ] && [ -e /grader ]"));
+    rewrite(&task.join("tests/test.sh"), |text| text.replace("[ ! -e /ledger/scratch ]", "[ ! -e /ledger/scratch ] && [ -e /grader ]"));
     let (code, record, err) = run(&home, &task, &["--agent", "oracle"]);
     assert_eq!(code, 0, "{record} {err}");
 }

@@ -169,11 +169,11 @@ fn artifacts_are_kept_by_digest_and_go_when_they_are_due() {
     let record = json(&home.ok(&["task", "run", &task, "--agent-cmd", agent, "-o", "json"]));
     let id = record["id"].as_str().expect("an id");
     let kept = home.data().join("artifacts").join(id);
-    let manifest = json(&std::fs::read_to_string(kept.join("manifest.json")).expect("a manifest"));
+    let manifest = json(&std::fs::read_to_string(kept.join("files.manifest.json")).expect("a manifest"));
     let paths: Vec<&str> = manifest.as_array().expect("a list").iter().filter_map(|artifact| artifact["path"].as_str()).collect();
     assert_eq!(paths, ["notes.md", "output/a", "output/d/b"]);
     assert_eq!(manifest[1]["digest"], manifest[2]["digest"]);
-    assert_eq!(std::fs::read_to_string(kept.join("output/d/b")).expect("there"), "same\n");
+    assert_eq!(std::fs::read_to_string(kept.join("files/output/d/b")).expect("there"), "same\n");
     assert_eq!(record["trajectories"], serde_json::json!(["agent/trajectory.jsonl"]));
     assert_eq!(record["figures"]["artifact_bytes"], 16);
     let blobs = || std::fs::read_dir(home.data().join("artifacts/sha256")).expect("there").count();
@@ -203,7 +203,7 @@ fn each_field_of_the_cleanup_policy_counts() {
         home.ok(&["prune"]);
         let id = record["id"].as_str().expect("an id").to_owned();
         let there = |path: &str| home.data().join(path).exists();
-        (there(&format!("attempts/{id}")), there(&format!("artifacts/{id}/logs")), there(&format!("artifacts/{id}/output/x")))
+        (there(&format!("attempts/{id}")), there(&format!("artifacts/{id}/logs")), there(&format!("artifacts/{id}/files/output/x")))
     };
     let (good, bad, slow) = ("echo hello; touch output/x", "echo hello; false", "echo hello; touch output/x; sleep 9");
     assert_eq!(attempt("now", "{delay: 1ms}", good), (false, true, true));
@@ -226,7 +226,7 @@ fn a_huge_log_is_bounded_and_nothing_is_lost() {
     let kept = home.data().join("artifacts").join(record["id"].as_str().expect("an id"));
     let bytes = std::fs::metadata(kept.join("logs/execution.log")).expect("kept").len();
     assert!(bytes < 100 << 20, "{bytes}");
-    assert!(kept.join("output/x").is_file());
+    assert!(kept.join("files/output/x").is_file());
 }
 
 #[test]
@@ -316,5 +316,23 @@ fn schemas_are_published_as_they_are() {
             std::fs::write(&path, &schema).expect("written");
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), schema, "{name}: UPDATE_SNAPSHOTS=1 writes it anew");
+    }
+}
+
+/// Names that Cofferdam uses itself, among what an agent leaves: no bytes of another attempt change, and nothing fails.
+#[test]
+fn names_of_our_own_among_artifacts_are_files_like_others() {
+    let home = Home::new();
+    let task = made(&home, "names", "artifacts: ['**']\nverify: {command: ['true']}\n", &[]);
+    let agent = "mkdir logs agent files; for f in manifest.json files.manifest.json logs/execution.log agent/x files/x; do echo theirs > $f; done; \
+        echo theirs > /logs/agent/manifest.json; echo theirs > /logs/agent/x";
+    for _ in 0..2 {
+        let record = json(&home.ok(&["task", "run", &task, "--agent-cmd", agent, "-o", "json"]));
+        let kept = home.data().join("artifacts").join(record["id"].as_str().expect("an id"));
+        let manifest = json(&std::fs::read_to_string(kept.join("files.manifest.json")).expect("a manifest"));
+        assert_eq!(manifest.as_array().map(Vec::len), Some(5), "{manifest}");
+        for path in ["files/manifest.json", "files/logs/execution.log", "files/agent/x", "agent/manifest.json", "agent/x"] {
+            assert_eq!(std::fs::read_to_string(kept.join(path)).expect(path), "theirs\n", "{path}");
+        }
     }
 }

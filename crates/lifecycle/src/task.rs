@@ -13,7 +13,7 @@ mod step;
 mod verdict;
 mod workspace;
 
-pub use artifacts::{Artifact, CollectError, MANIFEST, collect, manifest};
+pub use artifacts::{Artifact, CollectError, FILES, collect, manifest};
 pub use attempt::run;
 pub use plan::{Agent, Plan, Start, TaskRunError};
 pub use verdict::{Verdict, VerdictError};

@@ -60,8 +60,13 @@ pub struct Artifact {
     pub bytes: u64,
 }
 
-/// What was kept in a directory, beside it.
-pub const MANIFEST: &str = "manifest.json";
+/// Where it says what was kept in a directory: beside it, where no file of an agent's can be.
+pub(super) fn manifest_of(directory: &Path) -> PathBuf {
+    directory.with_extension("manifest.json")
+}
+
+/// Where collected files of an attempt are, below what is kept of it.
+pub const FILES: &str = "files";
 const COPY_BYTES: usize = 1 << 18;
 
 /// Keeps what matches any of the globs of a result that is on the host already: bytes by digest, once; below `target` links to them and
@@ -97,7 +102,7 @@ pub fn keep(data: &DataDir, result: &Path, globs: &[String], target: &Path) -> R
     if !kept.is_empty() {
         kept.sort_by(|a, b| a.path.cmp(&b.path));
         let manifest = serde_json::to_vec_pretty(&kept).unwrap_or_default();
-        fs::write(target.join(MANIFEST), manifest).map_err(io(target))?;
+        fs::write(manifest_of(target), manifest).map_err(io(target))?;
         let directory = fs::File::open(target).map_err(io(target))?;
         rustix::fs::syncfs(&directory).map_err(|error| CollectError::Io { path: target.to_owned(), source: error.into() })?;
     }
@@ -137,7 +142,7 @@ fn store(path: &Path, blobs: &Path) -> io::Result<(String, u64)> {
 
 /// What a directory's manifest lists.
 pub fn manifest(directory: &Path) -> Vec<Artifact> {
-    let text = fs::read(directory.join(MANIFEST)).unwrap_or_default();
+    let text = fs::read(manifest_of(directory)).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
 }
 

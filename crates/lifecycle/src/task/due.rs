@@ -138,20 +138,10 @@ fn remove(data: &DataDir, id: AttemptId, kind: &str) -> io::Result<()> {
     let kept = data.artifacts().join(id.to_string());
     match kind {
         WORKING => tree(&working(data, id)),
-        LOGS => tree(&kept.join("logs")).and_then(|()| tree(&kept.join("agent"))),
-        ARTIFACTS => {
-            let held = artifacts::manifest(&kept);
-            for entry in fs::read_dir(&kept).into_iter().flatten().flatten() {
-                let name = entry.file_name();
-                if name != "logs" && name != "agent" {
-                    tree(&entry.path())?;
-                }
-            }
-            artifacts::forget(data, &held);
-            Ok(())
-        }
+        LOGS => tree(&kept.join("logs")).and_then(|()| forget(data, &kept.join("agent"))),
+        ARTIFACTS => forget(data, &kept.join(artifacts::FILES)),
         KEPT => {
-            let held = [artifacts::manifest(&kept), artifacts::manifest(&kept.join("agent"))].concat();
+            let held = ["agent", artifacts::FILES].map(|name| artifacts::manifest(&kept.join(name))).concat();
             tree(&kept)?;
             artifacts::forget(data, &held);
             Ok(())
@@ -159,6 +149,14 @@ fn remove(data: &DataDir, id: AttemptId, kind: &str) -> io::Result<()> {
         // Of a newer release.
         _ => Ok(()),
     }
+}
+
+/// Removes kept files, and their bytes where nobody else has them.
+fn forget(data: &DataDir, directory: &Path) -> io::Result<()> {
+    let held = artifacts::manifest(directory);
+    tree(directory)?;
+    artifacts::forget(data, &held);
+    tree(&artifacts::manifest_of(directory))
 }
 
 fn tree(path: &Path) -> io::Result<()> {

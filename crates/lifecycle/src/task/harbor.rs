@@ -140,7 +140,7 @@ fn taken(stage: &Stage<'_>, form: &Harbor) -> Result<Vec<(String, PathBuf)>, Tas
 
 /// Keeps the artifacts.
 pub(super) fn keep(stage: &Stage<'_>, _: &Harbor) -> Result<Vec<Artifact>, TaskRunError> {
-    Ok(artifacts::keep(stage.data, &stage.result(), &["**".to_owned()], &stage.kept())?)
+    Ok(artifacts::keep(stage.data, &stage.result(), &["**".to_owned()], &stage.files())?)
 }
 
 /// The verifier's sandbox; with a note of what the agent replaced that tests may rely on.

@@ -75,7 +75,7 @@ pub(super) fn keep(stage: &Stage<'_>) -> Result<Vec<Artifact>, TaskRunError> {
     if stage.plan.task.artifacts.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(artifacts::keep(stage.data, &result, &stage.plan.task.artifacts, &stage.kept())?)
+    Ok(artifacts::keep(stage.data, &result, &stage.plan.task.artifacts, &stage.files())?)
 }
 
 /// The verifier's sandbox, on a result.

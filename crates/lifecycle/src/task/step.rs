@@ -146,6 +146,11 @@ impl Stage<'_> {
         self.data.artifacts().join(self.plan.id.to_string())
     }
 
+    /// Where collected files go: apart from logs, whose names an agent could use.
+    pub fn files(&self) -> PathBuf {
+        self.kept().join(artifacts::FILES)
+    }
+
     /// Keeps the agent's own logs; returns recorded trajectories.
     pub fn keep_agent_logs(&self) -> Result<Vec<String>, TaskRunError> {
         let source = self.agent_logs();

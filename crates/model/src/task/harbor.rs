@@ -369,7 +369,7 @@ impl Reader<'_> {
                     &entry.source
                 }
             };
-            let normal = source.starts_with('/') && !source.split('/').any(|part| part == "..");
+            let normal = source.starts_with('/') && !source.trim_matches('/').is_empty() && !source.split('/').any(|part| part == "..");
             if !normal {
                 return Err(self.value("artifacts", format!("{source:?} is to be an absolute path without ..")));
             }

@@ -1,4 +1,4 @@
 #!/bin/sh
 set -eu
-touch /work/scratch
-awk '{ s += $1 } END { print s }' /work/numbers > /work/answer.txt
+touch /ledger/scratch
+awk '{ s += $1 } END { print s }' /ledger/numbers > /ledger/answer.txt

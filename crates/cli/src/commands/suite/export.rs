@@ -10,7 +10,7 @@ use crate::commands::task;
 use crate::config::Config;
 use crate::context::Context;
 use crate::exit::{FAILED, Failure};
-use cofferdam_lifecycle::task::{Artifact, manifest};
+use cofferdam_lifecycle::task::{Artifact, FILES, manifest};
 use cofferdam_model::Task;
 use cofferdam_store::{AttemptRecord, ItemRecord, ItemState, SuiteRecord};
 use cofferdam_trust::content::sha256;
@@ -98,7 +98,7 @@ fn rows(context: &Context, whole: Whole, seed: u64) -> Result<Vec<Row>, Failure>
         rows.push(Row {
             split: split(item.item.task.as_str(), seed),
             cost: cost(&costs, &attempt, task.as_ref()),
-            artifacts: manifest(&directory),
+            artifacts: manifest(&directory.join(FILES)),
             trajectory: trajectory(&directory, &attempt),
             item,
             attempt,

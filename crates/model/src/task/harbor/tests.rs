@@ -114,6 +114,7 @@ fn what_is_not_honoured_is_named() {
         ("[environment]\nnetwork_mode = \"allowlist\"\nallowed_hosts = [\"10.0.0.0/8\"]", "environment.allowed_hosts"),
         ("[[artifacts]]\nsource = \"/x\"\nservice = \"db\"", "artifacts.service"),
         ("artifacts = [\"../x\"]", "artifacts"),
+        ("artifacts = [\"/\"]", "artifacts"),
         ("artifacts = [\"/a/../../x\"]", "artifacts"),
         ("schema_version = \"2.0\"", "2.0 is not known"),
         ("[environment]\nmemory_mb = 0", "environment.memory_mb"),

@@ -2,6 +2,7 @@
 
 use super::{Row, agent};
 use crate::exit::Failure;
+use cofferdam_lifecycle::task::FILES;
 use cofferdam_model::{Phase, Reason, Timestamp};
 use cofferdam_store::SuiteRecord;
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ pub fn write(suite: &SuiteRecord, rows: &[Row], target: &Path) -> Result<(), Fai
             copy(&row.directory.join(path), &place.join("agent").join(path.trim_start_matches("agent/")))?;
         }
         for artifact in &row.artifacts {
-            copy(&row.directory.join(&artifact.path), &place.join("artifacts").join(&artifact.path))?;
+            copy(&row.directory.join(FILES).join(&artifact.path), &place.join("artifacts").join(&artifact.path))?;
         }
         let trial = trial(suite, row, &name, target);
         fs::write(place.join("config.json"), pretty(&trial["config"]))?;
