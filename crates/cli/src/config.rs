@@ -19,8 +19,20 @@ pub struct Config {
     pub ceilings: LimitChanges,
     /// Web addresses of package registries, besides those that the host's package managers name.
     pub registries: Vec<String>,
+    /// Where Debian packages of images come from [default: what apt is configured for].
+    pub debian: DebianMirrors,
     /// What things cost.
     pub costs: Costs,
+}
+
+/// URLs of Debian archives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DebianMirrors {
+    /// Of the archive.
+    pub mirror: Option<String>,
+    /// Of the archive of security updates; without it there are none.
+    pub security: Option<String>,
 }
 
 /// Rates, in any currency.

@@ -153,6 +153,7 @@ failed! {
     ContentError => "image_store",
     cofferdam_lifecycle::suite::SuiteError => "suite",
     cofferdam_lifecycle::build::BuildError => "build",
+    cofferdam_trust::debian::ArchiveError => "debian",
     ToolchainError => "toolchain",
     MountError => "mount",
     std::io::Error => "io",

@@ -8,6 +8,8 @@ mod args;
 mod commands;
 mod config;
 mod context;
+mod debian;
+mod definitions;
 mod exit;
 mod host;
 mod images;

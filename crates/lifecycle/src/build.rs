@@ -10,10 +10,13 @@
 //!                          └─────────────────────── next ◀───────────────────────┘
 //! ```
 
+mod base;
 mod cache;
 mod run;
 mod settings;
 mod stage;
+
+pub use base::BaseBuild;
 
 use crate::data::DataDir;
 use crate::gating::GateRequest;
@@ -111,6 +114,14 @@ pub enum BuildError {
         target: String,
         /// What there is.
         stages: String,
+    },
+    /// A described base.
+    #[error("{file}: {why}")]
+    Base {
+        /// Its definition.
+        file: String,
+        /// What is wrong.
+        why: String,
     },
     /// An argument that nothing declares.
     #[error("--build-arg {0}: the Dockerfile declares no such ARG")]

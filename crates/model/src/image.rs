@@ -1,8 +1,10 @@
 //! What a sandbox starts from, as users name it.
 
+mod base;
 mod digest;
 mod reference;
 
+pub use base::{Base, BaseError, BaseFile, BaseUser, DebianSource};
 pub use digest::{Digest, DigestError};
 pub use reference::{HUB, Reference, ReferenceError};
 

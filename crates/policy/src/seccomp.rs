@@ -7,7 +7,7 @@ mod parse;
 mod tests;
 
 pub use compile::{Arch, Instruction, compile};
-pub use parse::{Call, Condition, ParseError, Rule, parse};
+pub use parse::{Alternative, Call, Condition, ParseError, Rule, parse};
 
 /// The table, as reviewed.
 pub const TABLE: &str = include_str!("../data/seccomp.txt");

@@ -9,6 +9,7 @@ pub mod collect;
 pub mod content;
 mod copy;
 pub mod copying;
+pub mod debian;
 pub mod dockerfile;
 mod host;
 mod image;

@@ -146,7 +146,7 @@ impl<W: Write> LayerWriter<W> {
         self.file(&directory.join(".wh..wh..opq"), Entry { mode: 0, ..Entry::directory() }, 0, io::empty())
     }
 
-    fn xattrs(&mut self, xattrs: &[(String, Vec<u8>)]) -> io::Result<()> {
+    pub(crate) fn xattrs(&mut self, xattrs: &[(String, Vec<u8>)]) -> io::Result<()> {
         let named: Vec<(String, &[u8])> = xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.as_slice())).collect();
         if named.is_empty() {
             Ok(())
@@ -356,6 +356,26 @@ pub fn import(puller: &Puller<'_>, source: &Path, reference: &Reference) -> Resu
             verified: Verification::local(Rule::Loaded, how, puller.now),
         },
     )
+}
+
+/// An image of one file, which everybody may execute, at `/NAME`.
+pub fn program(puller: &Puller<'_>, file: &Path, name: &str, reference: &Reference) -> Result<crate::content::ImageRecord, LayoutError> {
+    let io = |e| LayoutError::Io { path: file.to_owned(), source: e };
+    let source = File::open(file).map_err(io)?;
+    let size = source.metadata().map_err(io)?.len();
+    let mut layer = begin(puller.content, EPOCH)?;
+    layer.file(Path::new(name), Entry::directory(), size, source).map_err(io)?;
+    let layers = vec![commit(puller.content, layer)?.listed()];
+    let image = NewImage {
+        reference: reference.clone(),
+        created: None,
+        platform: Platform::here(),
+        layers,
+        config: RunConfig::default(),
+        history: Vec::new(),
+        verified: Verification::local(Rule::Loaded, format!("made of the program {name}"), puller.now),
+    };
+    compose(puller, image)
 }
 
 /// An archive is stored not compressed, so that its digest is its diff id.

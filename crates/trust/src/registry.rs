@@ -4,7 +4,7 @@
 //! digest they were asked by, redirects never leave HTTPS and never carry credentials to another host.
 
 mod auth;
-mod http;
+pub(crate) mod http;
 mod push;
 
 pub use auth::Credentials;

@@ -18,8 +18,10 @@ pub enum ImageVerb {
     },
     /// Verify an image once more by the rules of now; say what was checked, by which rule, with which identity.
     Verify(VerifyArgs),
-    /// Build an image from a Dockerfile.
+    /// Build an image: from a Dockerfile, or from a definition (base.yaml with its lock file).
     Build(BuildArgs),
+    /// Compare the lock files of definitions with what Debian has today; take it with --update.
+    Lock(LockArgs),
     /// Take images from an archive of `docker save` or `image save`, or from an OCI image layout.
     Load(LoadArgs),
     /// Make an image of a root file system: a directory or a tar archive.
@@ -119,6 +121,16 @@ pub struct ImportArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct LockArgs {
+    /// Directories with a base.yaml, or names of definitions below images/.
+    #[arg(required = true, value_name = "DIR|NAME")]
+    pub definitions: Vec<PathBuf>,
+    /// Write what changed.
+    #[arg(long)]
+    pub update: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct BuildArgs {
     /// Dockerfile [default: DIR/Dockerfile].
     #[arg(short, long, value_name = "FILE")]
@@ -150,7 +162,8 @@ pub struct BuildArgs {
     /// Memory of each RUN, such as 4GiB [default: 80 % of the machine's].
     #[arg(short, long)]
     pub memory: Option<cofferdam_model::Bytes>,
-    /// The build context.
+    /// The build context, or a definition: a directory with a base.yaml, or its name.
+    #[arg(value_name = "DIR|NAME")]
     pub directory: PathBuf,
     #[command(flatten)]
     pub trust: TrustArgs,

@@ -2,16 +2,22 @@
 
 use crate::args::{BuildArgs, Global, TrustArgs};
 use crate::commands::egress::Wanted;
+use crate::config::Config;
 use crate::context::{Context, actor, random};
+use crate::definitions::Definition;
 use crate::exit::{FAILED, Failure};
 use crate::host::Machine;
 use crate::images::Images;
 use crate::output::one;
-use cofferdam_lifecycle::build::{Build, Builder};
+use cofferdam_lifecycle::build::{BaseBuild, Build, Builder};
+use cofferdam_lifecycle::data::now;
 use cofferdam_model::image::Reference;
-use cofferdam_model::{NetworkLevel, Span};
+use cofferdam_model::{Limits, NetworkLevel, Span};
+use cofferdam_trust::content::ImageRecord;
+use cofferdam_trust::debian::Archive;
 use cofferdam_trust::dockerfile::{Dockerfile, Variables};
-use cofferdam_trust::pack::EPOCH;
+use cofferdam_trust::pack::{self, EPOCH};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,31 +25,114 @@ use std::process::ExitCode;
 /// What an image is called that nobody gave a name.
 const UNNAMED: &str = "localhost/build:latest";
 
+/// What a definition's Dockerfile calls the base beside it, and the program that builds it.
+const BASE: &str = "docker.io/library/base:latest";
+const PROGRAM: &str = "docker.io/library/cofferdam:latest";
+
 /// Builds it.
 pub fn run(global: Global, arguments: &BuildArgs) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
     let images = Images::open(context.data.path(), &arguments.trust, false, context.global.quiet)?;
-    let build = read(arguments)?;
+    let definition = Definition::find(&arguments.directory)?;
     let engine = context.engine()?;
     let quiet = context.global.quiet;
-    let base = |reference: &Reference| images.find(reference).map(|(record, _)| record).map_err(|failure| failure.message());
-    let builder = Builder {
-        data: &context.data,
-        engine: &engine,
-        puller: images.puller(),
-        base: &base,
-        tell: &|line| {
-            if !quiet {
-                crate::output::note!("{line}");
-            }
-        },
-        random,
+    let tell = |line: &str| {
+        if !quiet {
+            crate::output::note!("{line}");
+        }
     };
-    let record = context.runtime.block_on(builder.build(&build))?;
+    let described = RefCell::new(None);
+    let used = RefCell::new(Vec::new());
+    let base = |reference: &Reference| {
+        let record = match (reference.to_string().as_str(), &*described.borrow()) {
+            (BASE, Some(record)) => ImageRecord::clone(record),
+            (PROGRAM, Some(_)) => own_program(&images).map_err(|failure| failure.message())?,
+            _ => images.find(reference).map(|(record, _)| record).map_err(|failure| failure.message())?,
+        };
+        used.borrow_mut().push((record.reference.clone(), record.digest.clone()));
+        Ok(record)
+    };
+    let builder = Builder { data: &context.data, engine: &engine, puller: images.puller(), base: &base, tell: &tell, random };
+    let on_top = definition.has_dockerfile() || arguments.file.is_some();
+    if definition.has_base() {
+        let record = described_base(&context, &builder, &definition, arguments, on_top)?;
+        described.replace(Some(record));
+    }
+    let record = if on_top || described.borrow().is_none() {
+        let build = read(arguments, &definition)?;
+        let record = context.runtime.block_on(builder.build(&build));
+        images.content.remove_record(&program_name()?)?;
+        record?
+    } else {
+        let record = described.take().ok_or_else(|| Failure::usage("nothing to build"))?;
+        for tag in &arguments.tags {
+            images.content.write_record(&ImageRecord { reference: tag.clone(), ..record.clone() })?;
+        }
+        record
+    };
     images.content.settle()?;
-    let named = if arguments.tags.is_empty() { record.digest.to_string() } else { format!("{}@{}", record.reference, record.digest) };
+    let unnamed = arguments.tags.is_empty() && definition.name.is_none();
+    let named = if unnamed { record.digest.to_string() } else { format!("{}@{}", record.reference, record.digest) };
     one(context.global.output, &record, |out| writeln!(out, "{named}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The base of a definition: its packages are fetched, then it is built.
+fn described_base(
+    context: &Context,
+    builder: &Builder<'_>,
+    definition: &Definition,
+    arguments: &BuildArgs,
+    on_top: bool,
+) -> Result<ImageRecord, Failure> {
+    let base = definition.base()?;
+    let lock = definition.lock(&base)?;
+    let content = builder.puller.content;
+    if let Some(packages) = lock.packages.get(&builder.puller.platform.architecture) {
+        let missing = packages.iter().filter(|package| !content.has_blob(&package.digest)).count();
+        if missing > 0 {
+            (builder.tell)(&format!("fetching {missing} packages"));
+            let mirrors = crate::debian::mirrors(&Config::load()?)?;
+            let verbose = context.global.verbose > 0;
+            Archive::new(&mirrors, content, now().as_second()).fetch(packages, &|package| {
+                if verbose {
+                    crate::output::note!("fetched {package}");
+                }
+            })?;
+        }
+    }
+    let tag = match arguments.tags.first() {
+        Some(tag) if !on_top => tag.clone(),
+        _ => definition.tag(if on_top { "-base" } else { "" })?,
+    };
+    let build = BaseBuild {
+        sources: definition.sources(&base)?,
+        base,
+        lock,
+        file: definition.shown("base.yaml"),
+        tag,
+        limits: limits(arguments),
+        cached: !arguments.no_cache,
+        actor: actor(),
+    };
+    Ok(context.runtime.block_on(builder.base(&build))?)
+}
+
+fn program_name() -> Result<Reference, Failure> {
+    "localhost/cofferdam:program".parse().map_err(|error| Failure::usage(format!("{error}")))
+}
+
+/// This program, as an image that a Dockerfile copies it from.
+fn own_program(images: &Images) -> Result<ImageRecord, Failure> {
+    Ok(pack::program(&images.puller(), Path::new("/proc/self/exe"), "cofferdam", &program_name()?)?)
+}
+
+fn limits(arguments: &BuildArgs) -> Limits {
+    let mut limits = Machine::read().defaults();
+    if let Some(memory) = arguments.memory {
+        limits.memory = memory;
+    }
+    limits
 }
 
 /// Builds the environment of a task: the Dockerfile of a directory, with any public destination for RUN.
@@ -89,20 +178,16 @@ pub fn of_task(context: &Context, directory: &Path, name: &str, within: Span, tr
     Ok(tag)
 }
 
-fn read(arguments: &BuildArgs) -> Result<Build, Failure> {
-    let path = arguments.file.clone().unwrap_or_else(|| arguments.directory.join("Dockerfile"));
-    let shown = path.display().to_string();
+fn read(arguments: &BuildArgs, definition: &Definition) -> Result<Build, Failure> {
+    let path = arguments.file.clone().unwrap_or_else(|| definition.path.join("Dockerfile"));
+    let shown = arguments.file.as_ref().map_or_else(|| definition.shown("Dockerfile"), |file| file.display().to_string());
     let text = std::fs::read_to_string(&path).map_err(|error| Failure::new(FAILED, "build", format!("{shown}: {error}")))?;
     let dockerfile = Dockerfile::parse(&shown, &text).map_err(|error| Failure::new(FAILED, "build", error.to_string()))?;
     let (network, gate) = network(arguments)?;
-    let mut limits = Machine::read().defaults();
-    if let Some(memory) = arguments.memory {
-        limits.memory = memory;
-    }
-    let tags = if arguments.tags.is_empty() {
-        vec![UNNAMED.parse().map_err(|error| Failure::usage(format!("{error}")))?]
-    } else {
-        arguments.tags.clone()
+    let tags = match (arguments.tags.as_slice(), &definition.name) {
+        ([], Some(_)) => vec![definition.tag("")?],
+        ([], None) => vec![UNNAMED.parse().map_err(|error| Failure::usage(format!("{error}")))?],
+        (tags, _) => tags.to_vec(),
     };
     if let Some(pinned) = tags.iter().find(|tag| tag.digest().is_some()) {
         return Err(Failure::usage(format!("--tag {pinned}: a digest is not given but had; name a tag")));
@@ -110,14 +195,14 @@ fn read(arguments: &BuildArgs) -> Result<Build, Failure> {
     Ok(Build {
         dockerfile,
         file: shown,
-        context: arguments.directory.clone(),
+        context: definition.path.clone(),
         tags,
         arguments: build_arguments(arguments)?,
         target: arguments.target.clone(),
         secrets: arguments.secrets.iter().map(|text| secret(text)).collect::<Result<_, _>>()?,
         network,
         gate,
-        limits,
+        limits: limits(arguments),
         cached: !arguments.no_cache,
         labels: arguments.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         epoch: epoch()?,

@@ -1,7 +1,7 @@
 //! `cofferdam image`: the image store.
 
 use crate::args::{Global, ImageVerb, ImportArgs, LoadArgs, PullArgs, TrustArgs, VerifyArgs};
-use crate::commands::build;
+use crate::commands::{build, lock};
 use crate::context::Context;
 use crate::exit::{FAILED, Failure};
 use crate::images::{Images, content};
@@ -26,6 +26,7 @@ pub fn run(global: Global, verb: ImageVerb) -> Result<ExitCode, Failure> {
         ImageVerb::Inspect { image } => inspect(&global, &image),
         ImageVerb::Verify(arguments) => verify(global, &arguments),
         ImageVerb::Build(arguments) => build::run(global, &arguments),
+        ImageVerb::Lock(arguments) => lock::run(global, &arguments),
         ImageVerb::Load(arguments) => load(global, &arguments),
         ImageVerb::Import(arguments) => import(global, &arguments),
         ImageVerb::Save { image, file } => save(&global, &image, &file),

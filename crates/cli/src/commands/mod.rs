@@ -15,6 +15,7 @@ mod exec;
 mod gate;
 mod image;
 mod inspect;
+mod lock;
 mod logs;
 mod monitor;
 mod policy;

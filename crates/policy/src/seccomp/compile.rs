@@ -1,7 +1,7 @@
 //! Writes the filter: architecture check, then a balanced binary search over ranges of call numbers, so that a call
 //! costs some ten instructions however long the table is.
 
-use super::parse::{Call, Condition, Rule};
+use super::parse::{Alternative, Call, Condition, Rule};
 
 /// An architecture that sandboxes run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,8 @@ pub(super) const JUMP_EQUAL: u16 = 0x15;
 pub(super) const JUMP_AT_LEAST: u16 = 0x35;
 pub(super) const RETURN: u16 = 0x06;
 pub(super) const RETURN_ALLOW: u32 = 0x7FFF_0000;
-pub(super) const RETURN_EPERM: u32 = 0x0005_0001;
+const RETURN_ERRNO: u32 = 0x0005_0000;
+pub(super) const RETURN_EPERM: u32 = RETURN_ERRNO | 1;
 pub(super) const RETURN_ENOSYS: u32 = 0x0005_0026;
 pub(super) const RETURN_KILL: u32 = 0x8000_0000;
 
@@ -137,18 +138,18 @@ fn leaf(rule: Option<&Rule>) -> Vec<Instruction> {
         None => vec![op(RETURN, RETURN_ENOSYS)],
         Some(Rule::Allow) => vec![op(RETURN, RETURN_ALLOW)],
         Some(Rule::Refuse) => vec![op(RETURN, RETURN_EPERM)],
-        Some(Rule::AllowIf(alternatives)) => {
-            let mut program: Vec<Instruction> = alternatives.iter().flat_map(|conditions| alternative(conditions)).collect();
+        Some(Rule::If(alternatives)) => {
+            let mut program: Vec<Instruction> = alternatives.iter().flat_map(alternative).collect();
             program.push(op(RETURN, RETURN_EPERM));
             program
         }
     }
 }
 
-/// All conditions, then ALLOW; a failed one jumps behind the ALLOW. Built from the end, so that distances are known.
-fn alternative(conditions: &[Condition]) -> Vec<Instruction> {
-    let mut program = vec![op(RETURN, RETURN_ALLOW)];
-    for condition in conditions.iter().rev() {
+/// All conditions, then the answer; a failed one jumps behind it. Built from the end, so that distances are known.
+fn alternative(alternative: &Alternative) -> Vec<Instruction> {
+    let mut program = vec![op(RETURN, alternative.errno.map_or(RETURN_ALLOW, |errno| RETURN_ERRNO | u32::from(errno)))];
+    for condition in alternative.conditions.iter().rev() {
         let mut test = test(condition, program.len());
         test.extend(program);
         program = test;

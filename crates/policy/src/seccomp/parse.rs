@@ -20,8 +20,17 @@ pub enum Rule {
     Allow,
     /// It fails with EPERM.
     Refuse,
-    /// Served if every condition of at least one alternative holds, else EPERM.
-    AllowIf(Vec<Vec<Condition>>),
+    /// What the first alternative says whose conditions all hold, else EPERM.
+    If(Vec<Alternative>),
+}
+
+/// What becomes of a call under conditions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alternative {
+    /// All must hold.
+    pub conditions: Vec<Condition>,
+    /// The error that it fails with; None: the kernel serves it.
+    pub errno: Option<u16>,
 }
 
 /// A test of the low 32 bits of one argument (0 to 5).
@@ -82,13 +91,17 @@ fn parse_line(line: &str) -> Option<Call> {
     let rule = match words.next()? {
         "allow" => Rule::Allow,
         "eperm" => Rule::Refuse,
-        other => Rule::AllowIf(other.split('|').map(alternative).collect::<Option<_>>()?),
+        other => Rule::If(other.split('|').map(alternative).collect::<Option<_>>()?),
     };
     Some(Call { name, x86_64, aarch64, rule })
 }
 
-fn alternative(text: &str) -> Option<Vec<Condition>> {
-    text.split('&').map(condition).collect()
+fn alternative(text: &str) -> Option<Alternative> {
+    let (conditions, errno) = match text.split_once(" errno ") {
+        Some((conditions, errno)) => (conditions, Some(errno.trim().parse().ok()?)),
+        None => (text, None),
+    };
+    Some(Alternative { conditions: conditions.split('&').map(condition).collect::<Option<_>>()?, errno })
 }
 
 fn condition(text: &str) -> Option<Condition> {
