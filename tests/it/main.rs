@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod bases;
 mod cheats;
 mod clients;
 mod crash;

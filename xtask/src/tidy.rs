@@ -24,6 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Crates of others that one crate of ours may name.
 const QUARANTINED: &[(&str, &[&str])] = &[
     ("libc", &["sys"]),
+    ("lzma-rust2", &["trust"]),
     ("rusqlite", &["store"]),
     ("serde-saphyr", &["model"]),
     ("clap", &["cli"]),

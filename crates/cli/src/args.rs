@@ -4,7 +4,7 @@ mod image;
 mod run;
 mod suite;
 
-pub use image::{BuildArgs, ImageVerb, ImportArgs, LoadArgs, LockArgs, PullArgs, TrustArgs, VerifyArgs};
+pub use image::{BuildArgs, ImageVerb, ImportArgs, LoadArgs, LockArgs, PullArgs, SbomFormat, TrustArgs, VerifyArgs};
 pub use run::{MonitorArgs, RunArgs};
 pub use suite::{Export, SuiteArg, SuiteRunArgs, SuiteVerb};
 

@@ -21,7 +21,8 @@ pub fn mirrors(config: &Config) -> Result<Mirrors, Failure> {
 }
 
 fn codename(release: &str) -> Option<String> {
-    let field = |name: &str| release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(|value| value.trim_matches('"'));
+    let field =
+        |name: &str| release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(|value| value.trim_matches('"'));
     (field("ID") == Some("debian")).then(|| field("VERSION_CODENAME").map(str::to_owned))?
 }
 
@@ -61,7 +62,8 @@ fn entries(text: &str) -> Vec<(String, Vec<String>)> {
     for stanza in text.split("\n\n") {
         let field = |name: &str| {
             let lines = stanza.lines().filter(|line| !line.starts_with('#'));
-            let value = lines.filter_map(|line| line.split_once(':')).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+            let value =
+                lines.filter_map(|line| line.split_once(':')).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
             value.map(|value| value.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default()
         };
         if field("Types").iter().any(|kind| kind == "deb") && !field("Enabled").iter().any(|word| word == "no") {

@@ -18,7 +18,10 @@ macro_rules! file {
 
 /// Those of the project: name, and files.
 const OWN: &[(&str, &[(&str, &str)])] = &[
-    ("desktop", &[file!("desktop", "base.yaml"), file!("desktop", "lock.json"), file!("desktop", "Dockerfile"), file!("desktop", "desktop.sh")]),
+    (
+        "desktop",
+        &[file!("desktop", "base.yaml"), file!("desktop", "lock.json"), file!("desktop", "Dockerfile"), file!("desktop", "desktop.sh")],
+    ),
     ("gate", &[file!("gate", "base.yaml"), file!("gate", "lock.json"), file!("gate", "Dockerfile")]),
     ("multi", &[file!("multi", "base.yaml"), file!("multi", "lock.json"), file!("multi", "Dockerfile")]),
     ("node", &[file!("node", "base.yaml"), file!("node", "lock.json"), file!("node", "Dockerfile")]),
@@ -55,7 +58,8 @@ impl Definition {
         let Some((name, files)) = OWN.iter().find(|(own, _)| *own == name) else {
             let known: Vec<&str> = OWN.iter().map(|(name, _)| *name).collect();
             let message = format!("{name}: no such directory, and no definition of that name");
-            return Err(Failure::new(FAILED, "not_found", message).remedy(format!("name a directory with a Dockerfile or base.yaml, or one of {}", known.join(", "))));
+            return Err(Failure::new(FAILED, "not_found", message)
+                .remedy(format!("name a directory with a Dockerfile or base.yaml, or one of {}", known.join(", "))));
         };
         let kept = tempfile::Builder::new().prefix("cofferdam-image-").tempdir()?;
         for (file, text) in *files {

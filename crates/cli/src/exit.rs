@@ -154,6 +154,8 @@ failed! {
     cofferdam_lifecycle::suite::SuiteError => "suite",
     cofferdam_lifecycle::build::BuildError => "build",
     cofferdam_trust::debian::ArchiveError => "debian",
+    cofferdam_trust::inventory::InventoryError => "image",
+    cofferdam_trust::attest::AttestError => "attest",
     ToolchainError => "toolchain",
     MountError => "mount",
     std::io::Error => "io",

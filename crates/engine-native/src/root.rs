@@ -65,10 +65,10 @@ impl<'a> Upper<'a> {
         }
         let user = (spec.user.uid, spec.user.gid);
         if !spec.bare {
-            self.directory(Path::new("workspace"), Some((0o755, user)))?;
+            self.users_directory(Path::new("workspace"), user)?;
         }
         if !spec.bare && spec.user.home != "/" && spec.user.uid != 0 {
-            self.directory(relative(Path::new(&spec.user.home))?, Some((0o755, user)))?;
+            self.users_directory(relative(Path::new(&spec.user.home))?, user)?;
         }
         for directory in &spec.directories {
             self.spec_directory(directory)?;
@@ -89,6 +89,12 @@ impl<'a> Upper<'a> {
             }
         }
         Ok(())
+    }
+
+    /// A directory that its user may write to; the image's mode stays where the image gives it to that user.
+    fn users_directory(&self, path: &Path, user: (u32, u32)) -> Result<(), EngineError> {
+        let mode = self.of_image(path).filter(|(_, owner)| *owner == user).map_or(0o755, |(mode, _)| mode | 0o700);
+        self.directory(path, Some((mode, user)))
     }
 
     fn spec_directory(&self, directory: &Directory) -> Result<(), EngineError> {

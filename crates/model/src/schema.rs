@@ -32,6 +32,7 @@ text_schema!(ImageRef, "ImageRef", { "type": "string", "examples": ["host", "./r
 /// The schema of what users write or agents find, by name.
 pub fn named(name: &str) -> Option<Schema> {
     Some(match name {
+        "base" => schemars::schema_for!(crate::image::Base),
         "task" => schemars::schema_for!(Task),
         "synth-task" => schemars::schema_for!(SynthTask),
         "synth-tools" => schemars::schema_for!(SynthTools),

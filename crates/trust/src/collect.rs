@@ -3,7 +3,7 @@
 //! Nobody pulls meanwhile: collecting holds the store's lock alone, pulling holds it shared. A layer that a sandbox runs on is held by
 //! that sandbox's supervisor, and stays.
 
-use crate::content::{Content, ContentError, ImageRecord, remove_tree};
+use crate::content::{Content, ContentError, ImageRecord, LayerRecord, remove_tree};
 use crate::oci::{Document, LARGEST_MANIFEST};
 use cofferdam_model::image::{Digest, Reference};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -77,6 +77,31 @@ impl Content {
         Ok(done)
     }
 
+    /// Removes layers that only a way to another image needed, if nobody else is at work here and no name leads to them; else they stay
+    /// for the next collection.
+    pub fn discard(&self, layers: &[LayerRecord]) -> Result<(), ContentError> {
+        let Ok(_lock) = self.store_lock(FlockOperation::NonBlockingLockExclusive) else { return Ok(()) };
+        let (blobs, directories) = self.reachable(&self.records());
+        let error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ContentError::Io { path, source }
+        };
+        for layer in layers.iter().filter(|layer| !directories.contains(&layer.directory) && !blobs.contains(layer.digest.hex())) {
+            let directory = self.path().join("layers").join(&layer.directory);
+            if let Some(_claim) = claim(&directory)
+                && directory.exists()
+            {
+                discard(&directory).map_err(error(&directory))?;
+            }
+            let blob = self.blob_path(&layer.digest);
+            match fs::remove_file(&blob) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error(&blob)(source)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a sandbox runs on one of its layers.
     fn is_used(&self, record: &ImageRecord) -> bool {
         record.layers.iter().any(|layer| claim(&self.path().join("layers").join(&layer.directory)).is_none())
@@ -90,6 +115,10 @@ impl Content {
             blobs.extend(record.layers.iter().map(|layer| layer.digest.hex().to_owned()));
             layers.extend(record.layers.iter().map(|layer| layer.directory.clone()));
             blobs.extend(self.referred(&record.digest));
+            for attached in &record.attached {
+                blobs.insert(attached.digest.hex().to_owned());
+                blobs.extend(self.referred(&attached.digest));
+            }
         }
         (blobs, layers)
     }
@@ -98,7 +127,9 @@ impl Content {
     fn referred(&self, digest: &Digest) -> Vec<String> {
         let document = self.read_blob(digest, LARGEST_MANIFEST).ok().and_then(|bytes| Document::parse(&bytes, None).ok());
         match document {
-            Some(Document::Manifest(manifest)) => manifest.layers.iter().map(|layer| layer.digest.hex().to_owned()).collect(),
+            Some(Document::Manifest(manifest)) => {
+                manifest.layers.iter().chain([&manifest.config]).map(|blob| blob.digest.hex().to_owned()).collect()
+            }
             _ => Vec::new(),
         }
     }

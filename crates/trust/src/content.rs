@@ -53,6 +53,9 @@ pub struct ImageRecord {
     pub config: RunConfig,
     /// Why it may be started.
     pub verified: crate::verify::Verification,
+    /// What is attached to it here: signatures, provenance, bills of materials.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attached: Vec<crate::oci::Descriptor>,
 }
 
 /// A layer of an image.

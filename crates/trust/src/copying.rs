@@ -249,12 +249,12 @@ impl Plan {
         let open = || view.open(source, OFlags::RDONLY | OFlags::NONBLOCK).map(File::from).map_err(|error| failed(error.to_string()));
         let mut head = [0; 512];
         let read = open()?.read(&mut head).map_err(|error| failed(error.to_string()))?;
-        if head.starts_with(b"BZh") || head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
+        if head.starts_with(b"BZh") {
             return Err(failed(
-                "bzip2 and xz archives are not unpacked here; compress it with gzip or zstd, or COPY it and unpack it in RUN".into(),
+                "bzip2 archives are not unpacked here; compress it with gzip, xz or zstd, or COPY it and unpack it in RUN".into(),
             ));
         }
-        let packed = head.starts_with(&[0x1f, 0x8b]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+        let packed = [&[0x1f, 0x8b][..], &[0x28, 0xb5, 0x2f, 0xfd], crate::layout::XZ].iter().any(|magic| head.starts_with(magic));
         let plain_tar = read == head.len() && &head[257..262] == b"ustar";
         if !packed && !plain_tar {
             return Ok(false);

@@ -310,20 +310,32 @@ fn normal(path: &Path) -> Option<PathBuf> {
     Some(out)
 }
 
+/// How an xz file begins.
+pub const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
+
+/// Memory that decompressing xz may take: twice what `xz -9` asks for.
+const XZ_MEMORY_KIB: u32 = 128 << 10;
+
+/// Decompresses xz.
+pub(crate) fn xz<R: Read>(packed: R) -> lzma_rust2::XzReader<R> {
+    lzma_rust2::XzReader::new_mem_limit(packed, true, XZ_MEMORY_KIB)
+}
+
 /// Decompresses if need be.
 pub fn plain(mut file: fs::File) -> io::Result<Box<dyn Read>> {
     use std::io::Seek;
-    let mut magic = [0; 4];
+    let mut magic = [0; 6];
     let read = file.read(&mut magic)?;
     file.rewind()?;
     Ok(match &magic[..read] {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::Decoder::new(file)?),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::new(file)?),
+        magic if magic == XZ => Box::new(xz(io::BufReader::new(file))),
         _ => Box::new(io::BufReader::new(file)),
     })
 }
 
-fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
+pub(crate) fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
     let media_type = media_type.to_owned();
     Descriptor { media_type, digest, size, platform: None, artifact_type: None, annotations: BTreeMap::new(), urls: Vec::new() }
 }

@@ -4,6 +4,7 @@
 //! nothing that it brings is believed before its digest was right. Start reading at [`resolve`], then `pull`.
 
 mod accounts;
+pub mod attest;
 pub mod changes;
 pub mod collect;
 pub mod content;
@@ -13,6 +14,7 @@ pub mod debian;
 pub mod dockerfile;
 mod host;
 mod image;
+pub mod inventory;
 pub mod layout;
 pub mod oci;
 pub mod pack;

@@ -236,6 +236,7 @@ impl Puller<'_> {
             config_digest: resolved.manifest.config.digest.clone(),
             config: config.config,
             verified,
+            attached: Vec::new(),
         };
         self.content.write_record(&record)?;
         Ok(record)

@@ -16,6 +16,14 @@ pub enum ImageVerb {
         /// Image.
         image: Reference,
     },
+    /// Print the bill of materials of an image: its packages, as dpkg and apk recorded them.
+    Sbom {
+        /// Image.
+        image: Reference,
+        /// cyclonedx (1.6) or spdx (2.3), both JSON.
+        #[arg(long, value_enum, default_value_t)]
+        format: SbomFormat,
+    },
     /// Verify an image once more by the rules of now; say what was checked, by which rule, with which identity.
     Verify(VerifyArgs),
     /// Build an image: from a Dockerfile, or from a definition (base.yaml with its lock file).
@@ -64,6 +72,16 @@ pub enum ImageVerb {
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+/// A form of bills of materials.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum SbomFormat {
+    /// CycloneDX 1.6.
+    #[default]
+    Cyclonedx,
+    /// SPDX 2.3.
+    Spdx,
 }
 
 /// Whom to trust.
@@ -159,6 +177,15 @@ pub struct BuildArgs {
     /// Label of the image.
     #[arg(long = "label", value_name = "K=V", value_parser = super::key_value)]
     pub labels: Vec<(String, String)>,
+    /// Attach bills of materials (CycloneDX, SPDX) and provenance (SLSA), as OCI referrers.
+    #[arg(long)]
+    pub attest: bool,
+    /// Sign them, and the image, with this key: P-256, PEM, no passphrase; implies --attest.
+    #[arg(long, value_name = "FILE")]
+    pub sign_key: Option<PathBuf>,
+    /// Who the provenance says did it: a URI.
+    #[arg(long, value_name = "URI", default_value = "urn:cofferdam:local")]
+    pub builder_id: String,
     /// Memory of each RUN, such as 4GiB [default: 80 % of the machine's].
     #[arg(short, long)]
     pub memory: Option<cofferdam_model::Bytes>,

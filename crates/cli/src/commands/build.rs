@@ -11,11 +11,13 @@ use crate::images::Images;
 use crate::output::one;
 use cofferdam_lifecycle::build::{BaseBuild, Build, Builder};
 use cofferdam_lifecycle::data::now;
-use cofferdam_model::image::Reference;
+use cofferdam_model::image::{Digest, Reference};
 use cofferdam_model::{Limits, NetworkLevel, Span};
-use cofferdam_trust::content::ImageRecord;
+use cofferdam_trust::attest::{self, Signer};
+use cofferdam_trust::content::{ImageRecord, sha256};
 use cofferdam_trust::debian::Archive;
-use cofferdam_trust::dockerfile::{Dockerfile, Variables};
+use cofferdam_trust::dockerfile::{Dockerfile, Instruction, Variables};
+use cofferdam_trust::inventory;
 use cofferdam_trust::pack::{self, EPOCH};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -34,6 +36,8 @@ pub fn run(global: Global, arguments: &BuildArgs) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
     let images = Images::open(context.data.path(), &arguments.trust, false, context.global.quiet)?;
     let definition = Definition::find(&arguments.directory)?;
+    // A key that cannot be used is told before anything is built.
+    let signer = arguments.sign_key.as_deref().map(Signer::load).transpose()?;
     let engine = context.engine()?;
     let quiet = context.global.quiet;
     let tell = |line: &str| {
@@ -68,6 +72,11 @@ pub fn run(global: Global, arguments: &BuildArgs) -> Result<ExitCode, Failure> {
         for tag in &arguments.tags {
             images.content.write_record(&ImageRecord { reference: tag.clone(), ..record.clone() })?;
         }
+        record
+    };
+    let record = if arguments.attest || arguments.sign_key.is_some() {
+        attest(&images, &definition, arguments, record, &used.borrow(), signer.as_ref())?
+    } else {
         record
     };
     images.content.settle()?;
@@ -116,6 +125,52 @@ fn described_base(
         actor: actor(),
     };
     Ok(context.runtime.block_on(builder.base(&build))?)
+}
+
+/// Says what the image holds and how it was made, beside it.
+fn attest(
+    images: &Images,
+    definition: &Definition,
+    arguments: &BuildArgs,
+    mut record: ImageRecord,
+    used: &[(Reference, Digest)],
+    signer: Option<&Signer>,
+) -> Result<ImageRecord, Failure> {
+    let components = inventory::components(&images.content, &record)?;
+    let mut sources = Vec::new();
+    let files = ["base.yaml", "lock.json", "Dockerfile"].map(|file| definition.path.join(file));
+    for path in arguments.file.iter().chain(&files) {
+        if let Ok(bytes) = std::fs::read(path) {
+            let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            sources.push((name, sha256(&bytes)));
+        }
+    }
+    let mut packages = Vec::new();
+    if definition.has_base() {
+        let lock = definition.lock(&definition.base()?)?;
+        let locked = lock.packages.get(&record.platform.architecture).into_iter().flatten();
+        packages.extend(locked.map(|package| (package.file.clone(), package.digest.clone())));
+    }
+    let given: Vec<&str> = arguments.build_args.iter().map(|text| text.split('=').next().unwrap_or(text)).collect();
+    let build = attest::Build {
+        builder: &arguments.builder_id,
+        sources,
+        // Names only: a value may be a secret that its user did not think of as one.
+        parameters: serde_json::json!({ "target": arguments.target, "buildArgs": given, "platform": record.platform.to_string() }),
+        images: used,
+        packages,
+    };
+    let bill = |predicate, media_type, body| attest::Document { predicate, media_type, body };
+    let documents = vec![
+        bill(inventory::CYCLONEDX, "application/vnd.cyclonedx+json", inventory::cyclonedx(&record, &components)),
+        bill(inventory::SPDX, "application/spdx+json", inventory::spdx(&record, &components)),
+        attest::provenance(&build),
+    ];
+    attest::attach(&images.content, &mut record, documents, signer)?;
+    for tag in arguments.tags.iter().filter(|tag| **tag != record.reference) {
+        images.content.write_record(&ImageRecord { reference: tag.clone(), ..record.clone() })?;
+    }
+    Ok(record)
 }
 
 fn program_name() -> Result<Reference, Failure> {
@@ -183,7 +238,12 @@ fn read(arguments: &BuildArgs, definition: &Definition) -> Result<Build, Failure
     let shown = arguments.file.as_ref().map_or_else(|| definition.shown("Dockerfile"), |file| file.display().to_string());
     let text = std::fs::read_to_string(&path).map_err(|error| Failure::new(FAILED, "build", format!("{shown}: {error}")))?;
     let dockerfile = Dockerfile::parse(&shown, &text).map_err(|error| Failure::new(FAILED, "build", error.to_string()))?;
-    let (network, gate) = network(arguments)?;
+    let runs = dockerfile
+        .stages
+        .iter()
+        .flat_map(|stage| &stage.steps)
+        .any(|step| matches!(&step.instruction, Instruction::Run(run) if !run.no_network));
+    let (network, gate) = network(arguments, runs)?;
     let tags = match (arguments.tags.as_slice(), &definition.name) {
         ([], Some(_)) => vec![definition.tag("")?],
         ([], None) => vec![UNNAMED.parse().map_err(|error| Failure::usage(format!("{error}")))?],
@@ -211,12 +271,14 @@ fn read(arguments: &BuildArgs, definition: &Definition) -> Result<Build, Failure
 }
 
 /// The default level needs package registries that this host is configured for; a host without any builds without a network.
-fn network(arguments: &BuildArgs) -> Result<(NetworkLevel, Option<cofferdam_lifecycle::gating::GateRequest>), Failure> {
+fn network(arguments: &BuildArgs, runs: bool) -> Result<(NetworkLevel, Option<cofferdam_lifecycle::gating::GateRequest>), Failure> {
     let asked = arguments.network.or(if arguments.allow.is_empty() { None } else { Some(NetworkLevel::LimitedWeb) });
     let wanted = Wanted { network: Some(asked.unwrap_or(NetworkLevel::PackageOnly)), allow: &arguments.allow, ..Wanted::default() };
     match (wanted.compile(), asked) {
         (Err(failure), None) => {
-            crate::output::note!("cofferdam: note: RUN has no network: {}", failure.message());
+            if runs {
+                crate::output::note!("cofferdam: note: RUN has no network: {}", failure.message());
+            }
             Ok((NetworkLevel::Isolated, None))
         }
         (result, _) => result,

@@ -1,6 +1,6 @@
 //! `cofferdam image`: the image store.
 
-use crate::args::{Global, ImageVerb, ImportArgs, LoadArgs, PullArgs, TrustArgs, VerifyArgs};
+use crate::args::{Global, ImageVerb, ImportArgs, LoadArgs, PullArgs, SbomFormat, TrustArgs, VerifyArgs};
 use crate::commands::{build, lock};
 use crate::context::Context;
 use crate::exit::{FAILED, Failure};
@@ -12,7 +12,7 @@ use cofferdam_model::{Span, Timestamp};
 use cofferdam_trust::collect::What;
 use cofferdam_trust::content::ImageRecord;
 use cofferdam_trust::verify::{Rule, Verification};
-use cofferdam_trust::{layout, pack, push};
+use cofferdam_trust::{inventory, layout, pack, push};
 use serde::Serialize;
 use std::io;
 use std::path::Path;
@@ -26,6 +26,7 @@ pub fn run(global: Global, verb: ImageVerb) -> Result<ExitCode, Failure> {
         ImageVerb::Inspect { image } => inspect(&global, &image),
         ImageVerb::Verify(arguments) => verify(global, &arguments),
         ImageVerb::Build(arguments) => build::run(global, &arguments),
+        ImageVerb::Sbom { image, format } => sbom(&global, &image, format),
         ImageVerb::Lock(arguments) => lock::run(global, &arguments),
         ImageVerb::Load(arguments) => load(global, &arguments),
         ImageVerb::Import(arguments) => import(global, &arguments),
@@ -123,6 +124,18 @@ fn known(global: &Global, reference: &Reference) -> Result<ImageRecord, Failure>
 fn inspect(global: &Global, reference: &Reference) -> Result<ExitCode, Failure> {
     let record = known(global, reference)?;
     one(global.output, &record, |out| writeln!(out, "{}", serde_json::to_string_pretty(&record)?))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The document is the output, whatever form outputs have.
+fn sbom(global: &Global, reference: &Reference, format: SbomFormat) -> Result<ExitCode, Failure> {
+    let record = known(global, reference)?;
+    let components = inventory::components(&content(global), &record)?;
+    let document = match format {
+        SbomFormat::Cyclonedx => inventory::cyclonedx(&record, &components),
+        SbomFormat::Spdx => inventory::spdx(&record, &components),
+    };
+    println!("{}", serde_json::to_string_pretty(&document).map_err(io::Error::from)?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,7 +7,7 @@ use super::{Build, BuildError, Builder, cache};
 use cofferdam_model::image::{Base, Reference};
 use cofferdam_model::{Limits, NetworkLevel};
 use cofferdam_trust::RunConfig;
-use cofferdam_trust::content::{ContentError, ImageRecord, sha256};
+use cofferdam_trust::content::{ContentError, ImageRecord, LayerRecord, sha256};
 use cofferdam_trust::debian::{Extras, Lock, LockedPackage, accounts, flatten, packages_layer};
 use cofferdam_trust::dockerfile::{Dockerfile, Variables};
 use cofferdam_trust::layout::{NewImage, NewLayer, compose};
@@ -82,19 +82,29 @@ impl Builder<'_> {
         let content = self.puller.content;
         let kept = if build.cached { cache::find(content, &key).flatten() } else { None };
         (self.tell)(&format!("{} packages{}", packages.len(), if kept.is_some() { "  (cached)" } else { "" }));
+        let mut way = Vec::new();
         let layer = match kept {
             Some(layer) => layer,
-            None => self.base_layer(build, &machine, packages).await?,
+            None => self.base_layer(build, &machine, packages, &mut way).await?,
         };
         cache::keep(content, &key, Some(&layer))?;
+        let record = self.base_image(build, &layer, build.tag.clone(), true)?;
         drop(lock);
-        self.base_image(build, &layer, build.tag.clone(), true)
+        content.discard(&way)?;
+        Ok(record)
     }
 
-    async fn base_layer(&self, build: &BaseBuild, machine: &str, packages: &[LockedPackage]) -> Result<NewLayer, BuildError> {
+    /// `way` gets the layers that only led there.
+    async fn base_layer(
+        &self,
+        build: &BaseBuild,
+        machine: &str,
+        packages: &[LockedPackage],
+        way: &mut Vec<LayerRecord>,
+    ) -> Result<NewLayer, BuildError> {
         let content = self.puller.content;
         let wrong = |why: String| BuildError::Base { file: build.file.clone(), why };
-        let extras = Extras { base: &build.base, sources: &build.sources };
+        let extras = Extras { base: &build.base, sources: &build.sources, os_release: build.lock.os_release() };
         let plain = if build.base.scripts { None } else { Some(&extras) };
         let lower = packages_layer(content, packages, machine, plain, build.epoch()).map_err(|error| wrong(error.to_string()))?;
         if !build.base.scripts {
@@ -108,6 +118,7 @@ impl Builder<'_> {
         self.base_image(build, &lower, unpacked.clone(), false)?;
         let made = self.install(build, packages, &unpacked, &installed).await;
         let upper = made.as_ref().ok().and_then(|record| record.layers.last().cloned());
+        way.extend(made.iter().flat_map(|record| record.layers.clone()));
         content.remove_record(&unpacked)?;
         content.remove_record(&installed)?;
         made?;

@@ -292,6 +292,7 @@ impl Building<'_> {
             config_digest: stage.key.clone(),
             config: stage.config.clone(),
             verified: Verification::local(Rule::Built, "a step of a build".into(), self.builder.puller.now),
+            attached: Vec::new(),
         };
         Ok(stored_image(self.builder.puller.content, &record)?)
     }

@@ -266,7 +266,9 @@ fn is_version(c: char) -> bool {
 
 fn is_plain(path: &str) -> bool {
     let no_control = !path.chars().any(char::is_control);
-    path.starts_with('/') && no_control && Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::RootDir))
+    path.starts_with('/')
+        && no_control
+        && Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::RootDir))
 }
 
 #[cfg(test)]

@@ -71,7 +71,24 @@ impl View {
         statat(self.open(path, OFlags::PATH)?, "", AtFlags::EMPTY_PATH)
     }
 
-    pub(super) fn names(&self, path: &Path) -> Result<Vec<OsString>, CopyError> {
+    /// A regular file as text, at most so many bytes of it; None if there is none.
+    pub fn text(&self, path: &Path, most: u64) -> io::Result<Option<String>> {
+        use std::io::Read;
+        let opened = self.open(path, OFlags::RDONLY | OFlags::NONBLOCK);
+        let file = match opened {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ISDIR) => return Ok(None),
+            other => File::from(other?),
+        };
+        if !file.metadata()?.is_file() {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes)?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// The names in a directory, sorted.
+    pub fn names(&self, path: &Path) -> Result<Vec<OsString>, CopyError> {
         let failed = |error: Errno| CopyError::Io { path: path.to_owned(), source: error.into() };
         let directory = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
         let mut names = Vec::new();

@@ -7,15 +7,15 @@ use super::lock::{Lock, LockedPackage, LockedSuite};
 use super::resolve::{Catalogue, ResolveError};
 use crate::content::{Content, ContentError, Hasher, sha256};
 use crate::registry::RegistryError;
-use crate::registry::http::{Http, Method};
 use crate::registry::RegistryOptions;
+use crate::registry::http::{Http, Method};
 use cofferdam_model::image::{Base, DebianSource, Digest};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Architectures that a lock file covers.
@@ -49,6 +49,14 @@ pub enum ArchiveError {
         url: String,
         /// What is wrong.
         why: String,
+    },
+    /// The transfer broke.
+    #[error("Debian archive: {url}: {source}; try again")]
+    Cut {
+        /// Where.
+        url: String,
+        /// What went wrong.
+        source: io::Error,
     },
     /// A release whose signature is not right.
     #[error("{url} is not signed by a key of {keyring}: {why}", keyring = keyring.display())]
@@ -94,7 +102,7 @@ pub enum ArchiveError {
 pub struct Archive<'a> {
     mirrors: &'a Mirrors,
     content: &'a Content,
-    clients: Mutex<BTreeMap<String, std::sync::Arc<Http>>>,
+    clients: Mutex<BTreeMap<String, Arc<Http>>>,
     now: i64,
 }
 
@@ -119,7 +127,12 @@ impl<'a> Archive<'a> {
         for (suite, security) in self.suites(source) {
             let release = self.release(&suite, security)?;
             let date = release.fields.get("Date").cloned().unwrap_or_default();
-            lock.suites.push(LockedSuite { suite: suite.clone(), date, digest: release.digest.clone() });
+            lock.suites.push(LockedSuite {
+                suite: suite.clone(),
+                version: release.fields.get("Version").cloned(),
+                date,
+                digest: release.digest.clone(),
+            });
             releases.push((suite, security, release));
         }
         for architecture in ARCHITECTURES {
@@ -139,7 +152,8 @@ impl<'a> Archive<'a> {
     }
 
     fn locked(&self, package: &super::resolve::Package) -> Result<LockedPackage, ArchiveError> {
-        LockedPackage::of(package).ok_or_else(|| ArchiveError::Wrong { url: self.mirrors.main.clone(), why: format!("{} has no digest", package.name) })
+        LockedPackage::of(package)
+            .ok_or_else(|| ArchiveError::Wrong { url: self.mirrors.main.clone(), why: format!("{} has no digest", package.name) })
     }
 
     fn suites(&self, source: &DebianSource) -> Vec<(String, bool)> {
@@ -185,7 +199,7 @@ impl<'a> Archive<'a> {
             return Err(wrong("it has other bytes than the release says"));
         }
         let mut text = Vec::new();
-        let read = lzma_rust2::XzReader::new(packed.as_slice(), true).take(LARGEST_INDEX).read_to_end(&mut text);
+        let read = crate::layout::xz(packed.as_slice()).take(LARGEST_INDEX).read_to_end(&mut text);
         read.map_err(|error| wrong(&error.to_string()))?;
         String::from_utf8(text).map_err(|_| wrong("it is no text"))
     }
@@ -204,8 +218,8 @@ impl<'a> Archive<'a> {
         };
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..TRANSFERS).map(|_| scope.spawn(work)).collect();
-            let ends = threads.into_iter().map(|thread| thread.join().unwrap_or(Ok(())));
-            ends.fold(Ok(()), |all, end| all.and(end))
+            let ends: Vec<Result<(), ArchiveError>> = threads.into_iter().map(|thread| thread.join().unwrap_or(Ok(()))).collect();
+            ends.into_iter().collect()
         })
     }
 
@@ -218,19 +232,17 @@ impl<'a> Archive<'a> {
         let parent = self.content.directory("partial")?;
         let io = |source| ArchiveError::Content(ContentError::Io { path: parent.clone(), source });
         let mut file = tempfile::Builder::new().prefix("package-").tempfile_in(&parent).map_err(io)?;
-        let mut wait = Duration::from_millis(250);
-        for attempt in 1.. {
+        let fetched = again(|| {
             file.as_file_mut().set_len(0).and_then(|()| io::Seek::rewind(&mut file)).map_err(io)?;
-            match self.stream(&url, package.size.min(LARGEST_PACKAGE), &mut file) {
-                Ok(digest) if digest == package.digest => break,
-                Ok(digest) => {
-                    return Err(ArchiveError::Wrong { url, why: format!("it has digest {digest}, the lock file says {}", package.digest) });
-                }
-                Err(ArchiveError::Transfer(RegistryError::NotFound { .. })) => return Err(ArchiveError::Gone { file: package.file.clone() }),
-                Err(error) if attempt >= TRIES => return Err(error),
-                Err(_) => std::thread::sleep(wait),
+            self.stream(&url, package.size.min(LARGEST_PACKAGE), &mut file)
+        });
+        match fetched {
+            Ok(digest) if digest == package.digest => {}
+            Ok(digest) => {
+                return Err(ArchiveError::Wrong { url, why: format!("it has digest {digest}, the lock file says {}", package.digest) });
             }
-            wait *= 2;
+            Err(ArchiveError::Transfer(RegistryError::NotFound { .. })) => return Err(ArchiveError::Gone { file: package.file.clone() }),
+            Err(error) => return Err(error),
         }
         let path = file.into_temp_path().keep().map_err(|error| io(error.error))?;
         Ok(self.content.adopt_blob(&path, &package.digest)?)
@@ -241,7 +253,7 @@ impl<'a> Archive<'a> {
         let (mut hasher, mut total, mut buffer) = (Hasher::default(), 0, vec![0; 256 << 10]);
         let mut reader = self.open(url)?;
         loop {
-            let read = reader.read(&mut buffer).map_err(|error| wrong(error.to_string()))?;
+            let read = reader.read(&mut buffer).map_err(|source| ArchiveError::Cut { url: url.to_owned(), source })?;
             if read == 0 {
                 return Ok(hasher.finish());
             }
@@ -255,9 +267,23 @@ impl<'a> Archive<'a> {
     }
 
     fn get(&self, url: &str, most: u64) -> Result<Vec<u8>, ArchiveError> {
-        let mut bytes = Vec::new();
-        self.stream(url, most, &mut bytes)?;
-        Ok(bytes)
+        again(|| {
+            let mut bytes = Vec::new();
+            self.stream(url, most, &mut bytes).map(|_| bytes)
+        })
+    }
+
+    /// The connections to a mirror, made once.
+    fn client(&self, scheme: &str, host: &str) -> Result<Arc<Http>, RegistryError> {
+        let mut clients = self.clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let name = format!("{scheme}://{host}");
+        if let Some(client) = clients.get(&name) {
+            return Ok(client.clone());
+        }
+        let options = RegistryOptions { host: host.to_owned(), plain_http: scheme == "http", ..RegistryOptions::default() };
+        let client = Arc::new(Http::new(host, &options)?);
+        clients.insert(name, client.clone());
+        Ok(client)
     }
 
     fn open(&self, url: &str) -> Result<Box<dyn Read>, ArchiveError> {
@@ -267,18 +293,7 @@ impl<'a> Archive<'a> {
         if scheme != "https" && scheme != "http" {
             return Err(wrong("mirrors are reached by http and https"));
         }
-        let client = {
-            let mut clients = self.clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            match clients.get(&format!("{scheme}://{host}")) {
-                Some(client) => client.clone(),
-                None => {
-                    let options = RegistryOptions { host: host.to_owned(), plain_http: scheme == "http", ..RegistryOptions::default() };
-                    let client = std::sync::Arc::new(Http::new(host, &options)?);
-                    clients.insert(format!("{scheme}://{host}"), client.clone());
-                    client
-                }
-            }
-        };
+        let client = self.client(scheme, host)?;
         let response = client.request(&Method::Get, &format!("/{path}"), &[], None)?;
         match response.status {
             200 => Ok(Box::new(response.into_reader())),
@@ -286,6 +301,23 @@ impl<'a> Archive<'a> {
             status => Err(RegistryError::Status { registry: host.to_owned(), what: format!("/{path}"), status }.into()),
         }
     }
+}
+
+/// Tries a transfer again that may go better another time.
+fn again<T>(mut transfer: impl FnMut() -> Result<T, ArchiveError>) -> Result<T, ArchiveError> {
+    let mut wait = Duration::from_millis(250);
+    for _ in 1..TRIES {
+        match transfer() {
+            Err(
+                ArchiveError::Cut { .. }
+                | ArchiveError::Transfer(RegistryError::Unreachable { .. } | RegistryError::Broken { .. } | RegistryError::Status { .. }),
+            ) => {}
+            other => return other,
+        }
+        std::thread::sleep(wait);
+        wait *= 2;
+    }
+    transfer()
 }
 
 /// The part of a release that its signature covers, as `gpgv` gives it out.

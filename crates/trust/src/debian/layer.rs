@@ -18,8 +18,16 @@ const CERTIFICATES: &str = "usr/share/ca-certificates/mozilla";
 const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
 const LARGEST_CERTIFICATE: u64 = 1 << 20;
 /// What is empty in a new image: mode and path.
-const SKELETON: &[(u32, &str)] =
-    &[(0o755, "etc"), (0o755, "home"), (0o700, "root"), (0o755, "run"), (0o1777, "tmp"), (0o755, "usr"), (0o755, "var"), (0o1777, "var/tmp")];
+const SKELETON: &[(u32, &str)] = &[
+    (0o755, "etc"),
+    (0o755, "home"),
+    (0o700, "root"),
+    (0o755, "run"),
+    (0o1777, "tmp"),
+    (0o755, "usr"),
+    (0o755, "var"),
+    (0o1777, "var/tmp"),
+];
 
 /// Packages that cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +80,8 @@ pub struct Extras<'a> {
     pub base: &'a Base,
     /// Contents of its `source` files, by name.
     pub sources: &'a BTreeMap<String, Vec<u8>>,
+    /// What the system is, for who looks for it (os-release(5)).
+    pub os_release: Option<String>,
 }
 
 impl Extras<'_> {
@@ -264,27 +274,38 @@ pub fn packages_layer(
         }
     }
     match extras {
-        Some(extras) => {
-            if !root.certificates.is_empty() {
-                let bundle = root.certificates.values().map(|bytes| String::from_utf8_lossy(bytes).trim_end().to_owned() + "\n").collect::<String>();
-                root.text(BUNDLE, &bundle)?;
-            }
-            if !root.has(Path::new("etc/passwd")) {
-                let (passwd, group) = accounts(extras.base);
-                root.text("etc/passwd", &format!("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n{passwd}"))?;
-                root.text("etc/group", &format!("root:x:0:\nnogroup:x:65534:\n{group}"))?;
-            }
-            extras.write(&mut root)?;
-        }
-        None => {
-            for directory in ["info", "triggers", "updates"] {
-                root.directory(&Path::new("var/lib/dpkg").join(directory), Entry::directory())?;
-            }
-            root.text("var/lib/dpkg/status", "")?;
-            root.text("var/lib/dpkg/available", "")?;
-        }
+        Some(extras) => finish(&mut root, extras)?,
+        None => empty_database(&mut root)?,
     }
     Ok(pack::commit(content, root.writer)?)
+}
+
+/// What scripts of packages would have made, as far as everything needs it; then what the definition says.
+fn finish<W: Write>(root: &mut Root<W>, extras: &Extras<'_>) -> Result<(), LayerError> {
+    if !root.certificates.is_empty() {
+        let texts = root.certificates.values().map(|bytes| String::from_utf8_lossy(bytes).trim_end().to_owned() + "\n");
+        let bundle = texts.collect::<String>();
+        root.text(BUNDLE, &bundle)?;
+    }
+    if let Some(text) = extras.os_release.as_ref().filter(|_| !root.has(Path::new("etc/os-release"))) {
+        root.text("etc/os-release", text)?;
+    }
+    if !root.has(Path::new("etc/passwd")) {
+        let (passwd, group) = accounts(extras.base);
+        let first = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
+        root.text("etc/passwd", &format!("{first}{passwd}"))?;
+        root.text("etc/group", &format!("root:x:0:\nnogroup:x:65534:\n{group}"))?;
+    }
+    extras.write(root)
+}
+
+/// What `dpkg` wants to find before it installs anything.
+fn empty_database<W: Write>(root: &mut Root<W>) -> Result<(), LayerError> {
+    for directory in ["info", "triggers", "updates"] {
+        root.directory(&Path::new("var/lib/dpkg").join(directory), Entry::directory())?;
+    }
+    root.text("var/lib/dpkg/status", "")?;
+    root.text("var/lib/dpkg/available", "")
 }
 
 /// Lines of `/etc/passwd` and `/etc/group` for the definition's users.

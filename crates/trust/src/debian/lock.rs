@@ -30,6 +30,9 @@ pub struct Lock {
 pub struct LockedSuite {
     /// Its name.
     pub suite: String,
+    /// Its version, such as 13.2; updates have none of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Its date, as it gives it.
     pub date: String,
     /// Of its signed file.
@@ -140,6 +143,17 @@ impl Lock {
         self.suites.iter().filter_map(|suite| seconds(&suite.date)).max()
     }
 
+    /// What os-release(5) says of a system of its first release; nothing for a base without packages.
+    pub fn os_release(&self) -> Option<String> {
+        let release = self.suites.first()?;
+        let version = release.version.as_deref().unwrap_or_default();
+        let major = version.split('.').next().unwrap_or_default();
+        let suite = &release.suite;
+        Some(format!(
+            "PRETTY_NAME=\"Debian GNU/Linux {major} ({suite})\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"{major}\"\nVERSION_CODENAME={suite}\nID=debian\n"
+        ))
+    }
+
     /// What is different in `other`.
     pub fn changes(&self, other: &Self) -> Vec<Change> {
         let versions = |lock: &Self| -> BTreeMap<(String, String), String> {
@@ -193,7 +207,12 @@ mod tests {
             digest: sha256(name.as_bytes()),
             security: false,
         };
-        let suite = LockedSuite { suite: "trixie".into(), date: "Thu, 01 Jan 1970 00:00:05 UTC".into(), digest: sha256(b"") };
+        let suite = LockedSuite {
+            suite: "trixie".into(),
+            version: Some("13.1".into()),
+            date: "Thu, 01 Jan 1970 00:00:05 UTC".into(),
+            digest: sha256(b""),
+        };
         let mut lock = Lock { suites: vec![suite], ..Lock::empty(&base) };
         lock.packages.insert("amd64".into(), packages.iter().map(of).collect());
         lock

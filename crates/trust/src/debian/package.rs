@@ -72,7 +72,8 @@ impl DebFile {
     }
 
     fn part(&self, name: &str) -> io::Result<Box<dyn Read>> {
-        let member = self.members.iter().find(|member| member.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')));
+        let member =
+            self.members.iter().find(|member| member.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')));
         let member = member.ok_or_else(|| wrong("a part of it is missing"))?;
         let mut file = self.file.try_clone()?;
         file.seek(SeekFrom::Start(member.at))?;
@@ -81,7 +82,7 @@ impl DebFile {
         Ok(match &member.name[name.len()..] {
             "" => Box::new(bytes),
             ".gz" => Box::new(flate2::bufread::MultiGzDecoder::new(bytes)),
-            ".xz" => Box::new(lzma_rust2::XzReader::new(bytes, true)),
+            ".xz" => Box::new(crate::layout::xz(bytes)),
             ".zst" => Box::new(zstd::Decoder::with_buffer(bytes)?),
             _ => return Err(wrong("it is compressed in a way that is not known")),
         })

@@ -153,10 +153,7 @@ mod tests {
     fn relations_are_read() {
         let groups = relations("libc6 (>= 2.36), perl:any | awk (<< 1:2~), debconf (>= 0.5) | debconf-2.0 , x [amd64]");
         let shown: Vec<Vec<String>> = groups.iter().map(|group| group.iter().map(ToString::to_string).collect()).collect();
-        assert_eq!(
-            shown,
-            [vec!["libc6 (>= 2.36)"], vec!["perl", "awk (<< 1:2~)"], vec!["debconf (>= 0.5)", "debconf-2.0"], vec!["x"]]
-        );
+        assert_eq!(shown, [vec!["libc6 (>= 2.36)"], vec!["perl", "awk (<< 1:2~)"], vec!["debconf (>= 0.5)", "debconf-2.0"], vec!["x"]]);
         assert!(groups[0][0].admits("2.36-9") && !groups[0][0].admits("2.35"));
     }
 }

@@ -34,11 +34,13 @@ impl Repository {
         endpoint.checked(response, &what).map(|_| ())
     }
 
-    /// Gives it a manifest under a tag or its digest.
-    pub fn push_manifest(&self, version: &str, bytes: &[u8], media_type: &str) -> Result<(), RegistryError> {
+    /// Gives it a manifest under a tag or its digest; whether it keeps account of what the manifest is about.
+    pub fn push_manifest(&self, version: &str, bytes: &[u8], media_type: &str) -> Result<bool, RegistryError> {
         let endpoint = self.own()?;
         let path = format!("/v2/{}/manifests/{version}", self.path);
-        endpoint.request(Method::Put(bytes, media_type), &path, &format!("manifest {version}"), &[]).map(|_| ())
+        endpoint
+            .request(Method::Put(bytes, media_type), &path, &format!("manifest {version}"), &[])
+            .map(|answer| answer.header("oci-subject").is_some())
     }
 
     fn own(&self) -> Result<&Endpoint, RegistryError> {

@@ -46,6 +46,7 @@ impl Case {
             config_digest: self.digest.clone(),
             config: RunConfig::default(),
             verified,
+            attached: Vec::new(),
         };
         let text = format!("version: 1\ntrust_root: root.json\nimages:\n- {{match: registry.example/acme, {entry}}}\n");
         let file = TrustFile::parse(&self.directory.path().join("trust.yaml"), &text).map_err(|error| error.to_string())?;
