@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 const WAY: &str = "1";
 
 /// Installs every package at once, as `dpkg` does it; what it leaves that depends on the time goes.
-const INSTALL: &str = r#"#!/bin/sh
+const INSTALL: &str = r"#!/bin/sh
 set -eu
 export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
@@ -36,7 +36,7 @@ cat /run/packages/group >> /etc/group
 rm -f /usr/sbin/policy-rc.d $log /var/log/dpkg.log /var/log/alternatives.log /var/log/bootstrap.log /var/cache/ldconfig/aux-cache
 rm -f /var/lib/dpkg/*-old /var/cache/debconf/*-old /etc/*- /var/log/apt/* /var/log/fontconfig.log
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /tmp/* /run/*.pid
-"#;
+";
 
 /// A base, and how it is built.
 pub struct BaseBuild {
