@@ -253,3 +253,66 @@ fn a_redirect_takes_no_credentials_along() {
     let home = Home::new();
     home.ok(&["image", "pull", &format!("{}/app:1", server.host)]);
 }
+
+/// Tunnels every CONNECT to one port of the host, and says in `targets` what was asked for.
+const PROXY: &str = r#"
+import socket, sys, threading
+def pump(a, b):
+    try:
+        while data := a.recv(65536): b.sendall(data)
+        b.shutdown(socket.SHUT_WR)
+    except OSError: pass
+def serve(client):
+    head = b""
+    while b"\r\n\r\n" not in head: head += client.recv(4096)
+    open("targets", "ab").write(head.split(b"\r\n")[0] + b"\n")
+    server = socket.create_connection(("127.0.0.1", int(sys.argv[2])))
+    client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    threading.Thread(target=pump, args=(server, client), daemon=True).start()
+    pump(client, server)
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True: threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"#;
+
+/// A registry that no name server knows: only the proxy leads there, and only its own authority vouches for it.
+#[test]
+fn a_proxy_and_a_certificate_authority_of_one_s_own() {
+    let place = tempfile::tempdir().expect("a directory");
+    let made = ended(Command::new("sh").current_dir(place.path()).args([
+        "-c",
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout ca.key -out ca.pem -subj /CN=ours -days 2 && \
+         openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out csr.pem -subj /CN=registry.test && \
+         printf 'subjectAltName=DNS:registry.test\\nbasicConstraints=CA:FALSE\\n' > ext && \
+         openssl x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -extfile ext -days 2 -out cert.pem",
+    ]));
+    assert_eq!(made.code, 0, "{made:?}");
+    let registry = Registry::within(place, "", "  tls: {certificate: cert.pem, key: key.pem}\n");
+    let port = registry.host.rsplit(':').next().expect("a port").to_owned();
+    fs::write(registry.path().join("proxy.py"), PROXY).expect("written");
+    let proxy = cofferdam_tests::registry::free_port().to_string();
+    let mut child = Command::new("python3").args(["proxy.py", &proxy, &port]).current_dir(registry.path()).spawn().expect("started");
+    cofferdam_tests::eventually("the proxy listens", || std::net::TcpStream::connect(format!("127.0.0.1:{proxy}")).is_ok());
+    let home = Home::new();
+    cofferdam_tests::registry::busybox_root(&home.path("root"));
+    home.ok(&["image", "import", &home.path("root").display().to_string(), "base:1"]);
+    let policy = home.path("trust.yaml");
+    let through = |words: &[&str], authority: &str| {
+        fs::write(&policy, format!("version: 1\nregistries: [{{host: 'registry.test:5443'{authority}}}]\n")).expect("written");
+        let url = format!("http://127.0.0.1:{proxy}");
+        ended(home.command(words).env("HTTPS_PROXY", url).env("COFFERDAM_TRUST", &policy))
+    };
+    let (push, pull) = (["image", "push", "base:1", "registry.test:5443/app:1"], ["image", "pull", "registry.test:5443/app:1"]);
+    let unknown = through(&pull, "");
+    assert!(unknown.code == 1 && unknown.err.contains("certificate is not trusted") && unknown.err.contains("trust.yaml"), "{unknown:?}");
+    let authority = format!(", ca: '{}'", registry.path().join("ca.pem").display());
+    let pushed = through(&push, &authority);
+    assert_eq!(pushed.code, 0, "{pushed:?}");
+    let pulled = through(&pull, &authority);
+    assert_eq!(pulled.code, 0, "{pulled:?}");
+    let without = ended(home.command(&pull).env("COFFERDAM_TRUST", &policy));
+    assert!(without.code == 1 && without.err.contains("cannot be reached"), "{without:?}");
+    let targets = fs::read_to_string(registry.path().join("targets")).expect("targets");
+    assert!(targets.lines().all(|line| line.starts_with("CONNECT registry.test:5443 ")), "{targets}");
+    let _ = child.kill();
+    let _ = child.wait();
+}

@@ -1,8 +1,9 @@
-//! Commands for those who work on Cofferdam: `cargo xtask quickstart | test | tidy | bench | crash | dist`.
+//! Commands for those who work on Cofferdam: `cargo xtask quickstart | test | tidy | bench | crash | images | dist`.
 
 mod bench;
 mod crash;
 mod dist;
+mod images;
 mod packages;
 mod quickstart;
 mod shell;
@@ -18,6 +19,7 @@ const USAGE: &str = "cargo xtask COMMAND
   tidy         check layers, names and sizes
   bench        measure against other systems, in one run; writes docs/benchmarks.md
   crash        let a suite's runner, disk and power fail, ten times as often as CI does: crash [RUNS [SEED]]
+  images       build every definition in images/ twice, compare the results, and with umoci: images [NAME...]
   dist         build the static binary, twice, and check that both are the same";
 
 fn main() -> ExitCode {
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(),
         "bench" => bench::run(),
         "crash" => crash::run(&std::env::args().skip(2).collect::<Vec<_>>()),
+        "images" => images::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "dist" => dist::run(),
         _ => {
             eprintln!("{USAGE}");
