@@ -1,11 +1,11 @@
 //! The engine: what is the same for every sandbox of this process, and the trait.
 
-use crate::cgroup::{Cgroup, Hierarchies};
 use crate::device::system;
 use crate::launch::{Ahead, launch};
 use crate::sandbox::NativeSandbox;
 use async_trait::async_trait;
 use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec};
+use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
 use cofferdam_model::{InstallId, SandboxId};
 use cofferdam_sys::mount::{attr, new_fs};
 use cofferdam_sys::process;

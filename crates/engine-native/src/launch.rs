@@ -9,7 +9,6 @@
 //!
 //! Everything is held by descriptors until GO, so an error or a kill at any step leaves only what the sweep removes.
 
-use crate::cgroup::Cgroup;
 use crate::device::{self, Devices, system};
 use crate::disk;
 use crate::engine::Host;
@@ -17,8 +16,10 @@ use crate::lease::{Lease, RANGE_IDS};
 use crate::masks;
 use crate::root::{Upper, host_tree, relative};
 use crate::seccomp::FILTER;
-use cofferdam_engine::{EngineError, GateSockets, SandboxSpec, UnpluggedControl, Wiring};
-use cofferdam_gate::wire::{self, Listeners, Reach, Wire};
+use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
+use cofferdam_engine_host::cgroup::Cgroup;
+use cofferdam_engine_host::wiring;
+use cofferdam_gate::wire::{self, Reach, Wire};
 use cofferdam_policy::capability;
 use cofferdam_sys::mount::{attr, clone_tree, new_fs};
 use cofferdam_sys::namespace::{self, Network};
@@ -79,11 +80,7 @@ pub struct Launched {
 /// the rest.
 pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> {
     let rules = plugged(spec, UnpluggedControl::Rules);
-    let reach = match &spec.wiring {
-        Wiring::Nothing => Reach::Nothing,
-        Wiring::Gate { open: false, .. } => Reach::Gate,
-        Wiring::Gate { open: true, .. } => Reach::OpenGate,
-    };
+    let reach = wiring::reach(spec);
     // What was begun ahead leads where it was guessed that this would.
     let ahead = host.take_ahead().filter(|ahead| rules && reach == ahead.reach);
     let (network, parts) = thread::scope(|scope| {
@@ -221,7 +218,7 @@ struct Made {
 }
 
 fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: MadeNetwork) -> Result<Made, EngineError> {
-    hand_to_gate(spec, &mut network.wire)?;
+    wiring::hand_to_gate(spec, &mut network.wire)?;
     let (control, child_control) = channel::pair().map_err(system)?;
     let entrances = parts.cgroup.entrances()?;
     let lease = parts.lease.fd.as_fd();
@@ -248,16 +245,6 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: Ma
     done_with.extend(trees);
     host.spawner()?.discard(done_with);
     Ok(Made { pidfd: cloned.pidfd, control, wire: network.wire, namespace: network.namespace, root })
-}
-
-/// The gate serves the sandbox before there is one.
-fn hand_to_gate(spec: &SandboxSpec, wire: &mut Wire) -> Result<(), EngineError> {
-    let (Wiring::Gate { take, .. }, Some(listeners)) = (&spec.wiring, wire.listeners.take()) else { return Ok(()) };
-    let failed = |source| EngineError::host("connect the sandbox to the gate", source);
-    // The engine keeps its own resolver socket: it answers nothing, and holds the port.
-    let dns_udp = wire.resolver.try_clone().map_err(failed)?.into();
-    let Listeners { tcp_v4, tcp_v6, dns_tcp } = listeners;
-    take(GateSockets { dns_udp, dns_tcp, tcp_v4, tcp_v6 }).map_err(failed)
 }
 
 fn plugged(spec: &SandboxSpec, control: UnpluggedControl) -> bool {

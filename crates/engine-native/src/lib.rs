@@ -6,22 +6,20 @@
 //! Start reading at [`launch`], the order in which a sandbox comes to be, then [`sandbox`].
 #![forbid(unsafe_code)]
 
-mod cgroup;
 mod device;
 mod disk;
 mod engine;
 mod launch;
 mod lease;
 mod masks;
-mod network;
-mod pid_one;
+
 mod root;
 mod sandbox;
 mod seccomp;
-mod transfer;
+
 mod upperside;
 
-pub use cgroup::Hierarchies;
+pub use cofferdam_engine_host::cgroup::Hierarchies;
 pub use disk::DiskReport;
 pub use engine::{Host, NativeEngine};
 pub use launch::Ahead;

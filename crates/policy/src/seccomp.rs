@@ -3,11 +3,13 @@
 
 mod compile;
 mod parse;
+mod profile;
 #[cfg(test)]
 mod tests;
 
 pub use compile::{Arch, Instruction, compile};
 pub use parse::{Alternative, Call, Condition, ParseError, Rule, parse};
+pub use profile::profile;
 
 /// The table, as reviewed.
 pub const TABLE: &str = include_str!("../data/seccomp.txt");

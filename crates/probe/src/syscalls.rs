@@ -6,7 +6,9 @@ use cofferdam_sys::raw;
 
 const EPERM: i32 = 1;
 const ENOSYS: i32 = 38;
-const AF_UNSPECIFIC_KINDS: u64 = 1; // SOCK_STREAM
+const SOCK_STREAM: u64 = 1;
+const AF_NETLINK: u64 = 16;
+const AF_UNSPECIFIC_KINDS: u64 = SOCK_STREAM;
 
 /// A call by name must fail with EPERM or ENOSYS, whatever its arguments.
 fn call_is_refused(name: &str, arguments: [u64; 6]) -> Finding {
@@ -75,7 +77,21 @@ calls! {
     vmsplice = "vmsplice", "B2.38", [BAD, 0, 0, 0, 0, 0];
 }
 
+/// The filter answers as a kernel without the protocol does. The kernel itself looks at the socket's kind first, and netlink has no streams.
+fn netlink_is_refused(protocol: u64) -> Finding {
+    const EPROTONOSUPPORT: i32 = 93;
+    let Some(number) = raw::number("socket") else { return open("no number is known for socket") };
+    match raw::call(number, [AF_NETLINK, SOCK_STREAM, protocol, 0, 0, 0]) {
+        Err(error) if matches!(error.raw_os_error(), Some(EPERM | ENOSYS | EPROTONOSUPPORT)) => contained(error.to_string()),
+        Err(error) => open(format!("reached the kernel: {error}")),
+        Ok(value) => open(format!("returned {value}")),
+    }
+}
+
 fn family_is_refused(family: u64, kind: u64, protocol: u64) -> Finding {
+    if family == AF_NETLINK {
+        return netlink_is_refused(protocol);
+    }
     call_is_refused("socket", [family, kind, protocol, 0, 0, 0])
 }
 

@@ -1,4 +1,5 @@
-//! Two small programs in one file, chosen by name: the *spawner* beside a supervisor, and *pid 1* of each sandbox.
+//! Three small programs in one file, chosen by how it is executed: the *spawner* beside a supervisor, *pid 1* of each sandbox, and
+//! pid 1 of a container that another runtime made (`contained`).
 //!
 //! The spawner (`cofferdam-spawner`) is the only process that clones sandboxes. It is executed with an empty environment
 //! and holds nothing but its socket and its own program, so there is nothing to read in the memory that a new sandbox
@@ -9,6 +10,7 @@
 #![no_main]
 
 mod channel;
+mod contained;
 mod launch;
 mod pid_one;
 #[path = "../src/plan_wire.rs"]
@@ -35,8 +37,16 @@ pub extern "C" fn enter(stack: *const *const u8) -> ! {
     sys!(PRCTL, PR_SET_DUMPABLE, 0, 0, 0);
     sys!(SIGPROCMASK, 0, &raw const ALL_SIGNALS, 0, 8);
     // SAFETY: the kernel puts the count there, and at least as many addresses of strings as it says.
-    let spawner = unsafe { stack.read() as usize > 0 && names_spawner(stack.add(1).read()) };
-    if spawner { spawner::main_loop() } else { pid_one::main_loop() }
+    let (spawner, socket) = unsafe {
+        let count = stack.read() as usize;
+        (count > 0 && names_spawner(stack.add(1).read()), if count > 1 { stack.add(2).read() } else { core::ptr::null() })
+    };
+    match (spawner, socket.is_null()) {
+        (true, _) => spawner::main_loop(),
+        (false, true) => pid_one::main_loop(),
+        // SAFETY: an argument of this program ends in NUL.
+        (false, false) => unsafe { contained::main_loop(socket) },
+    }
 }
 
 /// Whether a string is `cofferdam-spawner`.

@@ -109,10 +109,10 @@ impl Plan {
 }
 
 /// Where set-up failed: stage, errno, index of the step.
-struct Failure {
-    stage: u32,
-    errno: u32,
-    step: u32,
+pub struct Failure {
+    pub stage: u32,
+    pub errno: u32,
+    pub step: u32,
 }
 
 type Outcome = Result<(), Failure>;
@@ -288,7 +288,7 @@ fn limits(plan: &Plan) -> Outcome {
 
 /// A second fence behind mount options and seccomp: no device nodes can be made, device ioctls work below /dev only,
 /// and no signal or abstract socket crosses the sandbox's border.
-fn landlock(version: u32) -> Outcome {
+pub fn landlock(version: u32) -> Outcome {
     const MAKE_CHAR: u64 = 1 << 6;
     const MAKE_BLOCK: u64 = 1 << 11;
     const REFER: u64 = 1 << 13;

@@ -14,6 +14,8 @@ mod arch {
     pub const IOCTL: usize = 16;
     pub const FCNTL: usize = 72;
     pub const DUP3: usize = 292;
+    pub const SOCKET: usize = 41;
+    pub const CONNECT: usize = 42;
     pub const SENDMSG: usize = 46;
     pub const RECVMSG: usize = 47;
     pub const CLONE: usize = 56;
@@ -59,6 +61,8 @@ mod arch {
     pub const IOCTL: usize = 29;
     pub const FCNTL: usize = 25;
     pub const DUP3: usize = 24;
+    pub const SOCKET: usize = 198;
+    pub const CONNECT: usize = 203;
     pub const SENDMSG: usize = 211;
     pub const RECVMSG: usize = 212;
     pub const CLONE: usize = 220;

@@ -19,6 +19,11 @@ impl Network {
         Ok(Self { fd: current()? })
     }
 
+    /// That of a process.
+    pub fn of(pid: u32) -> Result<Self> {
+        Ok(Self { fd: of_process(pid, "net")? })
+    }
+
     /// Lets the calling thread enter it, for good: call it in a thread of its own.
     pub fn enter(&self) -> Result<()> {
         // SAFETY: takes no pointers; the descriptor is open.
@@ -41,6 +46,21 @@ fn current() -> Result<OwnedFd> {
 pub fn of_process(pid: u32, kind: &str) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/ns/{kind}");
     open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| Error::new(format!("open {path}"), e))
+}
+
+/// Everything that a process sees mounted, as a detached tree: it outlives the process.
+pub fn tree_of(pid: u32) -> Result<OwnedFd> {
+    let mounts = of_process(pid, "mnt")?;
+    // A thread of its own, with a root and directory of its own: it stays in that namespace to its end.
+    let enter = move || -> Result<OwnedFd> {
+        // SAFETY: takes no pointers.
+        check(i64::from(unsafe { libc::unshare(libc::CLONE_FS) }), "unshare(CLONE_FS)")?;
+        // SAFETY: takes no pointers; the descriptor is open.
+        check(i64::from(unsafe { libc::setns(mounts.as_raw_fd(), libc::CLONE_NEWNS) }), "setns(mount)")?;
+        crate::mount::clone_tree(rustix::fs::CWD, "/", true)
+    };
+    let thread = std::thread::Builder::new().spawn(enter).map_err(|e| Error::new("start a thread", e))?;
+    thread.join().unwrap_or_else(|_| Err(Error::new("enter mounts", std::io::Error::other("its thread panicked"))))
 }
 
 /// Maps ids 0..`count` of the process's user namespace to `base`.. of the caller's.

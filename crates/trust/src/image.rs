@@ -44,6 +44,7 @@ pub struct VerifiedImage {
     accounts: Accounts,
     path_value: String,
     config: RunConfig,
+    config_digest: Option<Digest>,
 }
 
 /// Why an image cannot be used.
@@ -94,6 +95,11 @@ impl VerifiedImage {
     /// Where it comes from.
     pub const fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Of an image of the store: the digest of its configuration, by which other engines know it.
+    pub const fn config_digest(&self) -> Option<&Digest> {
+        self.config_digest.as_ref()
     }
 
     /// What it is, in a word: the digest of an image of the store, else what it comes from.
@@ -198,6 +204,7 @@ fn host_image(data: &Path) -> Result<VerifiedImage, ImageError> {
         accounts: Accounts::standard(),
         path_value: host::PATH_VALUE.to_owned(),
         config: RunConfig::default(),
+        config_digest: None,
     })
 }
 
@@ -220,6 +227,7 @@ fn directory_image(path: &Path) -> Result<VerifiedImage, ImageError> {
         accounts,
         path_value: host::PATH_VALUE.to_owned(),
         config: RunConfig::default(),
+        config_digest: None,
     })
 }
 
@@ -238,6 +246,7 @@ pub fn stored_image(content: &Content, record: &ImageRecord) -> Result<VerifiedI
         trees: Vec::new(),
         path_value,
         config: record.config.clone(),
+        config_digest: Some(record.config_digest.clone()),
     })
 }
 

@@ -57,6 +57,13 @@ impl Cgroup {
         found
     }
 
+    /// The groups that somebody else made around a process, if they are its own.
+    pub fn of_process(hierarchies: &Hierarchies, pid: u32) -> Option<Self> {
+        let groups = read_kernel_file(Path::new(&format!("/proc/{pid}/cgroup"))).ok()?;
+        let (hierarchies, relative) = hierarchies.of_process(&groups)?;
+        Some(Self { hierarchies, relative })
+    }
+
     /// A group below this one, for one exec'd process.
     pub fn child(&self, name: &str) -> Result<Self, EngineError> {
         let group = Self { hierarchies: self.hierarchies.for_exec(), relative: self.relative.join(name) };
@@ -194,6 +201,8 @@ impl Cgroup {
         if let Some(unified) = self.hierarchies.unified() {
             let stat = read_kernel_file(&unified.join(&self.relative).join("cpu.stat")).unwrap_or_default();
             usage.cpu_micros = field(&stat, "usage_usec").unwrap_or(0);
+        } else if let Some((path, Version::One)) = self.path(Controller::Account) {
+            usage.cpu_micros = number(&path.join("cpuacct.usage")) / 1000;
         }
         usage
     }

@@ -23,10 +23,17 @@ pub enum Controller {
     Pids,
     /// Version 1's freezer.
     Freezer,
+    /// Version 1's account of CPU time.
+    Account,
 }
 
-const CONTROLLERS: [(Controller, &str); 4] =
-    [(Controller::Memory, "memory"), (Controller::Cpu, "cpu"), (Controller::Pids, "pids"), (Controller::Freezer, "freezer")];
+const CONTROLLERS: [(Controller, &str); 5] = [
+    (Controller::Memory, "memory"),
+    (Controller::Cpu, "cpu"),
+    (Controller::Pids, "pids"),
+    (Controller::Freezer, "freezer"),
+    (Controller::Account, "cpuacct"),
+];
 
 /// The hierarchies of this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,6 +85,27 @@ impl Hierarchies {
         self.delegate = wanted.map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
     }
 
+    /// Those in which a process is at one and the same path, and that path: what a container's groups are. None if it is in none of its own.
+    pub fn of_process(&self, groups: &str) -> Option<(Self, PathBuf)> {
+        let places: Vec<(&str, &str)> = groups
+            .lines()
+            .filter_map(|line| {
+                let (names, path) = line.split_once(':')?.1.split_once(':')?;
+                Some((names, path))
+            })
+            .collect();
+        let of = |name: &str| places.iter().find(|(names, _)| names.split(',').any(|one| one == name)).map(|(_, path)| *path);
+        let own = of("memory").or_else(|| of(""))?;
+        let at_own = |controller: Controller| {
+            CONTROLLERS.iter().any(|(other, name)| *other == controller && of(name) == Some(own))
+        };
+        let one = self.one.iter().filter(|(controller, _)| at_own(*controller)).cloned().collect();
+        let two = self.two.clone().filter(|_| of("") == Some(own));
+        let relative = PathBuf::from(own.trim_start_matches('/'));
+        let known = Self { one, two, delegate: self.delegate.clone() };
+        (!relative.as_os_str().is_empty()).then_some((known, relative))
+    }
+
     /// Where a controller is.
     pub fn of(&self, controller: Controller) -> Option<(&Path, Version)> {
         if let Some((_, path)) = self.one.iter().find(|(other, _)| *other == controller) {
@@ -91,7 +119,13 @@ impl Hierarchies {
     /// Every hierarchy that a sandbox needs a group in, each once. The freezer only where version 2 cannot freeze.
     pub fn roots(&self) -> impl Iterator<Item = &Path> {
         let mut roots: Vec<&Path> = Vec::new();
-        let one = self.one.iter().filter(|(controller, _)| *controller != Controller::Freezer || self.two.is_none());
+        let needed = |controller: Controller| match controller {
+            Controller::Freezer => self.two.is_none(),
+            // Version 2 tells the time too; no group is made for that.
+            Controller::Account => false,
+            _ => true,
+        };
+        let one = self.one.iter().filter(|(controller, _)| needed(*controller));
         for path in one.map(|(_, path)| path.as_path()).chain(self.two.as_deref()) {
             if !roots.contains(&path) {
                 roots.push(path);
@@ -128,7 +162,8 @@ impl Hierarchies {
 
     /// Limits that this host cannot enforce.
     pub fn missing(&self) -> Vec<&'static str> {
-        let missing = |(controller, _): &&(Controller, &str)| *controller != Controller::Freezer && self.of(*controller).is_none();
+        let limits = |controller: Controller| !matches!(controller, Controller::Freezer | Controller::Account);
+        let missing = |(controller, _): &&(Controller, &str)| limits(*controller) && self.of(*controller).is_none();
         CONTROLLERS.iter().filter(missing).map(|(_, name)| *name).collect()
     }
 

@@ -1,0 +1,190 @@
+//! What the daemon is asked for: a pure function of the sandbox's description.
+
+use crate::daemon::Facts;
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountBindOptions, MountType, ResourcesUlimits,
+};
+use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
+use cofferdam_policy::seccomp;
+use cofferdam_sys::process;
+use cofferdam_trust::Origin;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Where our own files stand in a container.
+pub const OWN: &str = "/run/cofferdam";
+/// The label with the installation's id.
+pub const INSTALL: &str = "cofferdam.install";
+/// The label with the sandbox's id.
+pub const SANDBOX: &str = "cofferdam.sandbox";
+
+const MEMLOCK_BYTES: u64 = 8 << 20;
+const PENDING_SIGNALS: u64 = 16_384;
+const MESSAGE_QUEUE_BYTES: u64 = 819_200;
+const BYTES_OF_A_FILE: u64 = 4096;
+/// Hidden: what the native engine hides, and of `/sys`, which a container sees, all that no program asks for.
+const MASKED: &[&str] = &[
+    "/proc/acpi", "/proc/asound", "/proc/bus", "/proc/cmdline", "/proc/config.gz", "/proc/driver", "/proc/fs", "/proc/interrupts",
+    "/proc/irq", "/proc/kallsyms", "/proc/kcore", "/proc/key-users", "/proc/keys", "/proc/kmsg", "/proc/kpagecgroup", "/proc/kpagecount",
+    "/proc/kpageflags", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+    "/proc/vmallocinfo", "/sys/block", "/sys/bus", "/sys/class", "/sys/dev", "/sys/firmware", "/sys/fs", "/sys/hypervisor", "/sys/kernel",
+    "/sys/module", "/sys/power", "/sys/devices/virtual", "/sys/devices/pci0000:00", "/sys/devices/platform", "/sys/devices/pnp0",
+    "/sys/devices/LNXSYSTM:00",
+];
+const READ_ONLY: &[&str] = &["/proc/sys", "/proc/sysrq-trigger", "/sys"];
+/// What pid 1 of a sandbox holds, by name.
+const CAPABILITIES: &[&str] = &["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETPCAP", "SETUID"];
+
+/// Whether the image's root cannot be changed: everybody but root only loses what they could not do.
+pub fn is_read_only(spec: &SandboxSpec) -> bool {
+    spec.user.uid != 0 && !spec.bare
+}
+
+/// The container. `own` is the directory on the host that holds our files of it.
+pub fn describe(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<ContainerCreateBody, EngineError> {
+    let image = match (spec.image.origin(), spec.image.config_digest()) {
+        (Origin::Store { .. }, Some(digest)) => digest.to_string(),
+        _ => {
+            return Err(EngineError::Unsupported {
+                what: format!("image {} on the engine docker", spec.image.identity()),
+                why: "a daemon starts from images, not from this host's own files".into(),
+                remedy: "name an image (--image python:3.12), make one of it (cofferdam image import), or use --engine native".into(),
+            });
+        }
+    };
+    let labels = HashMap::from([(INSTALL.to_owned(), spec.install.to_string()), (SANDBOX.to_owned(), spec.id.to_string())]);
+    Ok(ContainerCreateBody {
+        hostname: Some(spec.hostname.clone()),
+        user: Some("0:0".into()),
+        tty: Some(false),
+        env: Some(Vec::new()),
+        cmd: Some(vec![format!("{OWN}/socket")]),
+        entrypoint: Some(vec![format!("{OWN}/init")]),
+        image: Some(image),
+        working_dir: Some("/".into()),
+        labels: Some(labels),
+        network_disabled: Some(false),
+        healthcheck: Some(bollard::models::HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
+        host_config: Some(host_config(spec, facts, own)?),
+        ..Default::default()
+    })
+}
+
+fn host_config(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<HostConfig, EngineError> {
+    let plugged = |control| !spec.unplugged.contains(&control);
+    let limits = plugged(UnpluggedControl::Limits);
+    let memory = i64::try_from(spec.limits.memory.get()).unwrap_or(i64::MAX);
+    let mut security = vec!["no-new-privileges:true".to_owned()];
+    security.push(if plugged(UnpluggedControl::Seccomp) { format!("seccomp={}", profile()?) } else { "seccomp=unconfined".into() });
+    let masks = plugged(UnpluggedControl::Masks);
+    let paths = |paths: &[&str]| Some(if masks { paths.iter().map(|path| (*path).to_owned()).collect() } else { Vec::new() });
+    let every = !plugged(UnpluggedControl::Capabilities);
+    let read_only = is_read_only(spec);
+    let quota = spec.limits.disk.filter(|_| !read_only && facts.disk_quota);
+    Ok(HostConfig {
+        memory: limits.then_some(memory),
+        memory_swap: limits.then_some(memory),
+        memory_swappiness: limits.then_some(0),
+        nano_cpus: limits.then(|| i64::from(spec.limits.cpus.millis()) * 1_000_000),
+        pids_limit: limits.then(|| i64::from(spec.limits.pids)),
+        ulimits: Some(ulimits(spec)),
+        network_mode: Some("none".into()),
+        ipc_mode: Some("private".into()),
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+        privileged: Some(false),
+        init: Some(false),
+        cap_drop: Some(if every { Vec::new() } else { vec!["ALL".into()] }),
+        cap_add: Some(if every { vec!["ALL".into()] } else { CAPABILITIES.iter().map(|name| (*name).to_owned()).collect() }),
+        security_opt: Some(security),
+        readonly_rootfs: Some(read_only),
+        masked_paths: paths(MASKED),
+        readonly_paths: paths(READ_ONLY),
+        shm_size: Some(memory),
+        storage_opt: quota.map(|disk| HashMap::from([("size".to_owned(), disk.get().to_string())])),
+        tmpfs: Some(tmpfs(spec)),
+        mounts: Some(mounts(spec, own)?),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".into()),
+            config: Some(HashMap::from([("max-size".to_owned(), "10m".to_owned()), ("max-file".to_owned(), "3".to_owned())])),
+        }),
+        oom_score_adj: Some(0),
+        ..Default::default()
+    })
+}
+
+/// The filter, as the daemon takes it.
+fn profile() -> Result<String, EngineError> {
+    let calls = seccomp::parse(seccomp::TABLE).map_err(|error| EngineError::host("read the system call table", std::io::Error::other(error)))?;
+    Ok(seccomp::profile(&calls))
+}
+
+fn ulimits(spec: &SandboxSpec) -> Vec<ResourcesUlimits> {
+    // Hard limits of the host are never raised: a sandbox gets the lower of the two.
+    let limit = |name: &str, resource: u32, value: u64| {
+        let value = i64::try_from(value.min(process::hard_limit(resource))).ok();
+        ResourcesUlimits { name: Some(name.into()), soft: value, hard: value }
+    };
+    vec![
+        limit("core", 4, 0),
+        limit("nofile", 7, u64::from(spec.limits.open_files)),
+        limit("memlock", 8, MEMLOCK_BYTES),
+        limit("sigpending", 11, PENDING_SIGNALS),
+        limit("msgqueue", 12, MESSAGE_QUEUE_BYTES),
+    ]
+}
+
+/// What can be written to where the root cannot: each of the sandbox's size, none of it a device or a program of another user.
+fn tmpfs(spec: &SandboxSpec) -> HashMap<String, String> {
+    let mut places: HashMap<String, String> = HashMap::new();
+    let size = spec.limits.disk.unwrap_or(spec.limits.memory).get();
+    let options = |mode: &str, (uid, gid): (u32, u32)| {
+        format!("rw,nosuid,nodev,exec,size={size},nr_inodes={},mode={mode},uid={uid},gid={gid}", (size / BYTES_OF_A_FILE).max(1024))
+    };
+    let user = (spec.user.uid, spec.user.gid);
+    places.insert("/tmp".into(), options("1777", (0, 0)));
+    if is_read_only(spec) {
+        places.insert("/var/tmp".into(), options("1777", (0, 0)));
+        places.insert("/run".into(), options("755", (0, 0)));
+        places.insert("/workspace".into(), options("755", user));
+        if spec.user.home != "/" {
+            places.insert(spec.user.home.clone(), options("755", user));
+        }
+        // What is to be put in goes where it can be put.
+        for directory in spec.directories.iter().filter(|directory| directory.path != Path::new("/workspace")) {
+            let path = directory.path.display().to_string();
+            if !places.keys().any(|known| path.starts_with(&format!("{known}/"))) {
+                places.insert(path, options(&format!("{:o}", directory.mode), directory.owner));
+            }
+        }
+    }
+    places
+}
+
+/// Our own files, and trees of the host. The daemon takes paths; whether they led where they led when they were checked is looked at
+/// before anything runs (`files::are_as_checked`).
+fn mounts(spec: &SandboxSpec, own: &Path) -> Result<Vec<Mount>, EngineError> {
+    let mount = |source: String, target: String, read_only: bool| Mount {
+        target: Some(target),
+        source: Some(source),
+        typ: Some(MountType::BIND),
+        read_only: Some(read_only),
+        bind_options: Some(MountBindOptions { create_mountpoint: Some(false), ..Default::default() }),
+        ..Default::default()
+    };
+    let mut mounts = vec![mount(own.join("contained").display().to_string(), OWN.to_owned(), true)];
+    for name in ["hosts", "hostname", "resolv.conf", "passwd", "group"] {
+        let source = own.join("etc").join(name);
+        if source.exists() {
+            mounts.push(mount(source.display().to_string(), format!("/etc/{name}"), true));
+        }
+    }
+    for wanted in &spec.mounts {
+        let target = wanted.target.to_str().filter(|target| target.starts_with('/') && !target.split('/').any(|part| part == ".."));
+        let target = target.ok_or_else(|| EngineError::Invalid {
+            what: format!("path {}", wanted.target.display()),
+            why: "an absolute path inside the sandbox is wanted, without '..'".into(),
+        })?;
+        mounts.push(mount(wanted.source.path().display().to_string(), target.to_owned(), !wanted.writable));
+    }
+    Ok(mounts)
+}

@@ -1,0 +1,167 @@
+//! The daemon: where it is, what it can do, what its errors mean.
+
+use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::errors::Error;
+use cofferdam_engine::EngineError;
+use std::io;
+
+const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+/// Docker 20.10.
+const OLDEST_API: (u32, u32) = (1, 41);
+const ANSWER_SECONDS: u64 = 120;
+
+/// A connection.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// The client.
+    pub client: Docker,
+    /// What was found out.
+    pub facts: Facts,
+}
+
+/// What a daemon says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Facts {
+    /// Its socket.
+    pub socket: String,
+    /// Its version.
+    pub version: String,
+    /// The version of its interface.
+    pub api: String,
+    /// How it stores layers.
+    pub storage: String,
+    /// `name=…` of its security options.
+    pub security: Vec<String>,
+    /// Its runtimes.
+    pub runtimes: Vec<String>,
+    /// Whether it bounds what a container writes to its root.
+    pub disk_quota: bool,
+}
+
+impl Daemon {
+    /// By its address; empty is the system's.
+    pub async fn connect(host: &str) -> Result<Self, EngineError> {
+        let socket = match (host, host.strip_prefix("unix://")) {
+            ("", _) => DEFAULT_SOCKET.to_owned(),
+            (_, Some(path)) => path.to_owned(),
+            (_, None) => return Err(remote(host)),
+        };
+        let error = |error| unreachable_daemon(&socket, &error);
+        let client = Docker::connect_with_unix(&socket, ANSWER_SECONDS, API_DEFAULT_VERSION).map_err(error)?;
+        let client = client.negotiate_version().await.map_err(error)?;
+        let version = client.version().await.map_err(error)?;
+        let info = client.info().await.map_err(error)?;
+        let security: Vec<String> = info.security_options.unwrap_or_default();
+        let backing = info.driver_status.unwrap_or_default();
+        let on_xfs = backing.iter().any(|pair| pair.len() == 2 && pair[0] == "Backing Filesystem" && pair[1] == "xfs");
+        let storage = info.driver.unwrap_or_default();
+        let facts = Facts {
+            version: version.version.unwrap_or_default(),
+            api: version.api_version.unwrap_or_default(),
+            disk_quota: matches!(storage.as_str(), "btrfs" | "zfs" | "devicemapper") || (storage == "overlay2" && on_xfs),
+            storage,
+            runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
+            security,
+            socket,
+        };
+        check(&facts)?;
+        Ok(Self { client, facts })
+    }
+}
+
+fn check(facts: &Facts) -> Result<(), EngineError> {
+    let api: Vec<u32> = facts.api.split('.').filter_map(|part| part.parse().ok()).collect();
+    if api.first().zip(api.get(1)).is_none_or(|(major, minor)| (*major, *minor) < OLDEST_API) {
+        return Err(EngineError::Unsupported {
+            what: "the engine docker".into(),
+            why: format!("the daemon at {} has API {}, 1.41 is the oldest that is known", facts.socket, facts.api),
+            remedy: "update it to Docker 20.10 or later".into(),
+        });
+    }
+    if facts.security.iter().any(|option| option.starts_with("name=rootless")) {
+        return Err(EngineError::Unsupported {
+            what: "the engine docker".into(),
+            why: "the daemon runs without root: the network of its containers cannot be entered from outside".into(),
+            remedy: "use --engine native, or a daemon that runs as root".into(),
+        });
+    }
+    if !facts.security.iter().any(|option| option.starts_with("name=seccomp")) {
+        return Err(EngineError::Unsupported {
+            what: "the engine docker".into(),
+            why: "the daemon was built without seccomp: system calls would not be filtered".into(),
+            remedy: "use --engine native, or a daemon with seccomp".into(),
+        });
+    }
+    Ok(())
+}
+
+fn remote(host: &str) -> EngineError {
+    EngineError::Unsupported {
+        what: format!("the daemon {host}"),
+        why: "only a daemon on this host, at a unix socket, lets the network of a sandbox be set up from outside".into(),
+        remedy: "name one: DOCKER_HOST=unix:///var/run/docker.sock".into(),
+    }
+}
+
+fn unreachable_daemon(socket: &str, error: &Error) -> EngineError {
+    use std::os::unix::net::UnixStream;
+    let (why, remedy) = match UnixStream::connect(socket).err().map(|error| error.kind()) {
+        Some(io::ErrorKind::NotFound) => ("there is no such socket".to_owned(), "start Docker, or name its socket in DOCKER_HOST"),
+        Some(io::ErrorKind::PermissionDenied) => {
+            ("this user may not connect to it".to_owned(), "run the command as root, or join the group docker")
+        }
+        Some(io::ErrorKind::ConnectionRefused) => ("nobody listens there".to_owned(), "start Docker"),
+        _ => (error.to_string(), "see what docker version says"),
+    };
+    EngineError::Unsupported { what: format!("the Docker daemon at {socket}"), why, remedy: remedy.into() }
+}
+
+/// What an answer means to who asked for `operation`.
+pub fn failed(operation: &str, error: Error) -> EngineError {
+    match error {
+        Error::DockerResponseServerError { status_code: 409, message } => {
+            EngineError::Invalid { what: operation.to_owned(), why: format!("the daemon says: {message}") }
+        }
+        Error::DockerResponseServerError { message, .. } if message.contains("bind source path does not exist") => EngineError::Unsupported {
+            what: operation.to_owned(),
+            why: format!("the daemon does not see the files of this process ({message})"),
+            remedy: "run Cofferdam where the daemon runs, with its data directory at the same path".into(),
+        },
+        Error::DockerResponseServerError { message, .. } if message.contains("no space left on device") => EngineError::Exhausted {
+            what: "the disk of the Docker daemon".into(),
+            why: message,
+            remedy: "free some space (docker system prune)".into(),
+        },
+        other => EngineError::host(format!("docker: {operation}"), io::Error::other(other.to_string())),
+    }
+}
+
+/// Whether it is that something is not there.
+pub fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::DockerResponseServerError { status_code: 404, .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(api: &str, security: &[&str]) -> Facts {
+        Facts { api: api.into(), security: security.iter().map(|option| (*option).to_owned()).collect(), ..Facts::default() }
+    }
+
+    #[test]
+    fn what_cannot_do_is_refused() {
+        assert!(check(&facts("1.41", &["name=seccomp,profile=default"])).is_ok());
+        assert!(check(&facts("1.51", &["name=apparmor", "name=seccomp,profile=builtin"])).is_ok());
+        for (api, security, word) in [
+            ("1.40", &["name=seccomp"][..], "1.41 is the oldest"),
+            ("", &["name=seccomp"][..], "1.41 is the oldest"),
+            ("1.45", &["name=seccomp", "name=rootless"][..], "without root"),
+            ("1.45", &[][..], "without seccomp"),
+        ] {
+            let error = check(&facts(api, security)).expect_err(word).to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(remote("tcp://10.0.0.1:2375").to_string().contains("only a daemon on this host"));
+    }
+}

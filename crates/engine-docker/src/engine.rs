@@ -1,0 +1,241 @@
+//! The engine: making a container into a sandbox, and finding what is left of one.
+
+use crate::container::{self, INSTALL, SANDBOX};
+use crate::daemon::{Daemon, failed, is_missing};
+use crate::files;
+use crate::sandbox::{DockerSandbox, Parts};
+use async_trait::async_trait;
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+};
+use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec, UnpluggedControl};
+use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
+use cofferdam_engine_host::wiring;
+use cofferdam_gate::wire::{self, Wire};
+use cofferdam_model::{InstallId, SandboxId};
+use cofferdam_sys::namespace::{self, Network};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+const CONNECTS_WITHIN: Duration = Duration::from_secs(30);
+
+/// Containers of a daemon on this host.
+#[derive(Debug)]
+pub struct DockerEngine {
+    daemon: Daemon,
+    install: InstallId,
+    hierarchies: Hierarchies,
+}
+
+impl DockerEngine {
+    /// For the installation with this id, on the daemon that `DOCKER_HOST` names, else the system's.
+    pub async fn connect(install: InstallId) -> Result<Self, EngineError> {
+        let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+        Self::connect_to(&host, install).await
+    }
+
+    /// The same on a daemon by its address; empty is the system's.
+    pub async fn connect_to(host: &str, install: InstallId) -> Result<Self, EngineError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(EngineError::Unsupported {
+                what: "the engine docker without root".into(),
+                why: "the network of a container is set up from outside, which only root may".into(),
+                remedy: "run the command as root (sudo cofferdam …)".into(),
+            });
+        }
+        Ok(Self { daemon: Daemon::connect(host).await?, install, hierarchies: Hierarchies::detect() })
+    }
+
+    /// The daemon.
+    pub const fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
+    async fn containers(&self) -> Result<Vec<(String, SandboxId)>, EngineError> {
+        let filters = HashMap::from([("label".to_owned(), vec![format!("{INSTALL}={}", self.install)])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let listed = self.daemon.client.list_containers(Some(options)).await.map_err(|error| failed("list containers", error))?;
+        let of = |one: bollard::models::ContainerSummary| Some((one.id?, one.labels?.get(SANDBOX)?.parse().ok()?));
+        Ok(listed.into_iter().filter_map(of).collect())
+    }
+
+    /// Starts the container, waits until its pid 1 has connected, and puts up its network meanwhile.
+    async fn bring_up(&self, spec: &SandboxSpec, id: &str, events: UnboundedSender<EngineEvent>) -> Result<DockerSandbox, EngineError> {
+        let socket = spec.directory.join("contained/socket");
+        let listener = listen(&socket).map_err(|error| EngineError::host("listen for pid 1", error))?;
+        let client = &self.daemon.client;
+        client.start_container(id, None::<StartContainerOptions>).await.map_err(|error| failed("start the container", error))?;
+        spec.forked.happened();
+        let inspected = client.inspect_container(id, None::<InspectContainerOptions>).await.map_err(|error| failed("look at it", error))?;
+        let pid = inspected.state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+        let pid = pid.ok_or_else(|| EngineError::host("start the container", io::Error::other("it ended at once")))?;
+        let control = tokio::time::timeout(CONNECTS_WITHIN, accept(listener, pid)).await;
+        let control = control.map_err(|_| EngineError::host("start the container", io::Error::other("its pid 1 does not connect")))?;
+        let control = control.map_err(|error| EngineError::host("start the container", error))?;
+        // Nobody else connects: the socket has no listener any more, and now no name either.
+        let _ = std::fs::remove_file(&socket);
+        self.take_over(spec, id, pid, control, events)
+    }
+
+    fn take_over(
+        &self,
+        spec: &SandboxSpec,
+        id: &str,
+        pid: u32,
+        control: OwnedFd,
+        events: UnboundedSender<EngineEvent>,
+    ) -> Result<DockerSandbox, EngineError> {
+        let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or(EngineError::Gone)?;
+        let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()).map_err(|e| EngineError::host("open pid 1", e))?;
+        let namespace = Network::of(pid).map_err(system)?;
+        let mut wire = put_up(spec, &namespace)?;
+        wiring::hand_to_gate(spec, &mut wire)?;
+        let root = namespace::tree_of(pid).map_err(system)?;
+        let base = first_id(pid);
+        files::are_as_checked(&root, spec)?;
+        files::put_in(&root, base, spec)?;
+        let cgroup = Cgroup::of_process(&self.hierarchies, pid).ok_or_else(|| EngineError::Unsupported {
+            what: "limits of a container".into(),
+            why: "it is in no control group of its own that this process can see".into(),
+            remedy: "run Cofferdam where the daemon runs, with /sys/fs/cgroup mounted".into(),
+        })?;
+        let parts = Parts { control, pidfd, wire, namespace, root, base, cgroup };
+        DockerSandbox::adopt(self.daemon.clone(), id.to_owned(), parts, spec, events)
+    }
+}
+
+fn system(error: cofferdam_sys::Error) -> EngineError {
+    EngineError::host(error.call, error.source)
+}
+
+/// The first id of the container's range on this host: 0 unless the daemon remaps users.
+fn first_id(pid: u32) -> u32 {
+    let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap_or_default();
+    map.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn listen(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, 1)?;
+    // Any user of a remapped range is root's of the container; nothing else runs there yet.
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+    Ok(socket)
+}
+
+/// The connection of the container's first process, and of no other.
+async fn accept(listener: OwnedFd, pid: u32) -> io::Result<OwnedFd> {
+    let listener = cofferdam_sys::readiness::register(listener)?;
+    loop {
+        let mut ready = listener.readable().await?;
+        let accepted = ready.try_io(|listener| Ok(rustix::net::accept_with(listener.get_ref(), SocketFlags::CLOEXEC)?));
+        let Ok(accepted) = accepted else { continue };
+        let socket = accepted?;
+        let peer = rustix::net::sockopt::socket_peercred(&socket)?;
+        if u32::try_from(peer.pid.as_raw_nonzero().get()).is_ok_and(|peer| peer == pid) {
+            return Ok(socket);
+        }
+    }
+}
+
+/// Rules, routes and listeners in the container's network. In a thread of its own: it stays there to its end.
+fn put_up(spec: &SandboxSpec, namespace: &Network) -> Result<Wire, EngineError> {
+    let reach = wiring::reach(spec);
+    let unplugged = wire::Unplugged { rules: spec.unplugged.contains(&UnpluggedControl::Rules) };
+    let panicked = |_| EngineError::host("set up the container's network", io::Error::other("its thread panicked"));
+    std::thread::scope(|scope| {
+        let work = || {
+            namespace.enter().map_err(system)?;
+            // The daemon turns IPv6 off where it gives no addresses; the rules are for both families, and the gate speaks both.
+            for device in ["all", "default", "lo"] {
+                let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "0");
+            }
+            let proc: OwnedFd = std::fs::File::open("/proc").map_err(|e| EngineError::host("open /proc", e))?.into();
+            wire::install(reach, unplugged, proc.as_fd()).map_err(system)
+        };
+        scope.spawn(work).join().map_err(panicked)?
+    })
+}
+
+#[async_trait]
+impl Engine for DockerEngine {
+    fn capabilities(&self) -> Capabilities {
+        let facts = &self.daemon.facts;
+        let mut missing: Vec<(String, String)> = Vec::new();
+        if !facts.security.iter().any(|option| option.starts_with("name=userns")) {
+            missing.push(("id ranges".into(), "this daemon gives all containers the host's ids; see its setting userns-remap".into()));
+        } else {
+            missing.push(("id ranges".into(), "this daemon gives all containers the same range of ids".into()));
+        }
+        if !facts.disk_quota {
+            let why = format!("storage {} has no quota: root's changes outside /tmp are not bounded", facts.storage);
+            missing.push(("disk limit of root".into(), why));
+        }
+        let cgroups = self.hierarchies.missing().into_iter();
+        missing.extend(cgroups.map(|name| (format!("{name} limit"), format!("no cgroup hierarchy on this host has the {name} controller"))));
+        Capabilities { name: "docker", host_image: false, pause: true, usage: true, missing }
+    }
+
+    async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {
+        files::write_own(&spec)?;
+        let body = container::describe(&spec, &self.daemon.facts, &spec.directory)?;
+        let options = CreateContainerOptionsBuilder::default().name(&format!("cofferdam-{}", spec.id)).build();
+        let created = self.daemon.client.create_container(Some(options), body).await.map_err(|error| {
+            if is_missing(&error) {
+                EngineError::Invalid {
+                    what: format!("image {}", spec.image.identity()),
+                    why: "the daemon does not have it; give it: cofferdam image load --engine docker NAME".into(),
+                }
+            } else {
+                failed("create the container", error)
+            }
+        });
+        let created = created.inspect_err(|_| files::remove_own(&spec.directory))?;
+        match self.bring_up(&spec, &created.id, events).await {
+            Ok(sandbox) => Ok(Arc::new(sandbox)),
+            Err(error) => {
+                remove(&self.daemon, &created.id).await?;
+                files::remove_own(&spec.directory);
+                Err(error)
+            }
+        }
+    }
+
+    fn present(&self) -> Vec<SandboxId> {
+        // Called where no runtime is to be blocked on: by the sweep, in a thread of its own.
+        let handle = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let found = std::thread::scope(|scope| {
+            let work = || handle.ok().and_then(|runtime| runtime.block_on(self.containers()).ok());
+            scope.spawn(work).join().ok().flatten()
+        });
+        found.unwrap_or_default().into_iter().map(|(_, id)| id).collect()
+    }
+
+    async fn sweep(&self, id: SandboxId) -> Result<bool, EngineError> {
+        let mut any = false;
+        for (container, _) in self.containers().await?.into_iter().filter(|(_, other)| *other == id) {
+            any |= remove(&self.daemon, &container).await?;
+        }
+        Ok(any)
+    }
+}
+
+/// Kills and removes a container; true if it was there.
+pub async fn remove(daemon: &Daemon, id: &str) -> Result<bool, EngineError> {
+    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+    match daemon.client.remove_container(id, Some(options)).await {
+        Ok(()) => Ok(true),
+        Err(error) if is_missing(&error) => Ok(false),
+        // Somebody else is at it already.
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. }) => Ok(true),
+        Err(error) => Err(failed("remove the container", error)),
+    }
+}

@@ -1,0 +1,196 @@
+//! One container as a sandbox.
+
+use crate::daemon::Daemon;
+use crate::engine::remove;
+use crate::files;
+use async_trait::async_trait;
+use bollard::query_parameters::InspectContainerOptions;
+use cofferdam_engine::{
+    Changes, Control, EngineError, EngineEvent, Observation, Process, ProcessSpec, Sandbox, SandboxSpec, Stdio, Transfer, TransferReport,
+    UnpluggedControl, Usage, Wiring, signal_number,
+};
+use cofferdam_engine_host::cgroup::Cgroup;
+use cofferdam_engine_host::pid_one::PidOne;
+use cofferdam_engine_host::processes::Processes;
+use cofferdam_engine_host::refused::{Refused, serve};
+use cofferdam_engine_host::{transfer, wiring};
+use cofferdam_gate::wire::Wire;
+use cofferdam_sys::namespace::Network;
+use cofferdam_trust::layout::NewLayer;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc::UnboundedSender;
+
+const SIGTERM: i32 = 15;
+
+/// What there is of a container that has come up.
+pub struct Parts {
+    /// The connection of its pid 1.
+    pub control: OwnedFd,
+    /// Descriptor of its pid 1.
+    pub pidfd: OwnedFd,
+    /// Sockets of its network.
+    pub wire: Wire,
+    /// Its network.
+    pub namespace: Network,
+    /// Everything it sees mounted, detached.
+    pub root: OwnedFd,
+    /// First id of its range on this host.
+    pub base: u32,
+    /// Its groups.
+    pub cgroup: Cgroup,
+}
+
+/// A live or ended container.
+pub struct DockerSandbox {
+    daemon: Daemon,
+    id: String,
+    directory: PathBuf,
+    processes: Arc<Processes>,
+    root: OwnedFd,
+    base: u32,
+    stop_signal: i32,
+    namespace: Arc<Network>,
+    refused: Arc<Refused>,
+    network: Vec<tokio::task::AbortHandle>,
+    /// Of a gated sandbox: keeps the resolver's port.
+    _resolver: Option<std::net::UdpSocket>,
+    /// What its groups said last: the daemon removes them with its last process.
+    last: Arc<Mutex<(Usage, u64)>>,
+    deleted: Mutex<bool>,
+}
+
+impl DockerSandbox {
+    /// Takes over a container whose pid 1 waits.
+    pub fn adopt(
+        daemon: Daemon,
+        id: String,
+        parts: Parts,
+        spec: &SandboxSpec,
+        events: UnboundedSender<EngineEvent>,
+    ) -> Result<Self, EngineError> {
+        let Parts { control, pidfd, wire, namespace, root, base, cgroup } = parts;
+        let refused = Arc::new(Refused::new(events));
+        let gated = matches!(spec.wiring, Wiring::Gate { .. });
+        let (resolver, kept) = if gated { (None, Some(wire.resolver)) } else { (Some(wire.resolver), None) };
+        let network = serve(resolver, wire.refusals, &refused).map_err(|e| EngineError::host("serve the sandbox's resolver", e))?;
+        let pid_one = PidOne::connect(control, Vec::new()).map_err(|e| EngineError::host("connect to pid 1", e))?;
+        let root_keeps_all = spec.unplugged.contains(&UnpluggedControl::Capabilities);
+        Ok(Self {
+            daemon,
+            id,
+            directory: spec.directory.clone(),
+            processes: Arc::new(Processes::new(pid_one, pidfd, cgroup, spec.limits.open_files, root_keeps_all)),
+            root,
+            base,
+            stop_signal: signal_number(&spec.image.config().stop_signal).unwrap_or(SIGTERM),
+            namespace: Arc::new(namespace),
+            refused,
+            network,
+            _resolver: kept,
+            last: Arc::default(),
+            deleted: Mutex::new(false),
+        })
+    }
+
+    /// What its groups say, or said last.
+    fn usage(&self) -> (Usage, u64) {
+        sample(&self.processes, &self.last)
+    }
+}
+
+fn sample(processes: &Processes, last: &Mutex<(Usage, u64)>) -> (Usage, u64) {
+    let cgroup = processes.cgroup();
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    if cgroup.exists() {
+        let now = (cgroup.usage(), cgroup.out_of_memory_kills());
+        // Removed between two files, it says nothing.
+        if now.0.cpu_micros >= last.0.cpu_micros && now.1 >= last.1 {
+            *last = now;
+        }
+    }
+    *last
+}
+
+#[async_trait]
+impl Sandbox for DockerSandbox {
+    async fn start(&self, process: ProcessSpec, stdio: Stdio) -> Result<Process, EngineError> {
+        let main = self.processes.start(&process, &stdio).await?;
+        let (mut watched, processes, last) = (main.watch(), Arc::clone(&self.processes), Arc::clone(&self.last));
+        tokio::spawn(async move {
+            watched.wait().await;
+            sample(&processes, &last);
+        });
+        Ok(main)
+    }
+
+    async fn exec(&self, process: ProcessSpec, stdio: Stdio) -> Result<Process, EngineError> {
+        self.processes.exec(&process, &stdio).await
+    }
+
+    async fn control(&self, control: Control) -> Result<(), EngineError> {
+        match control {
+            Control::Signal { process, number } => self.processes.signal(process, number).await,
+            Control::Stop { grace } => self.processes.stop(self.stop_signal, grace).await,
+            Control::Kill => {
+                self.usage();
+                self.processes.kill().await;
+            }
+            Control::End { process } => self.processes.end(process),
+            Control::Pause | Control::Resume => self.processes.pause(control == Control::Pause)?,
+        }
+        Ok(())
+    }
+
+    async fn transfer(&self, transfer: Transfer) -> Result<TransferReport, EngineError> {
+        transfer::run(&self.root, self.base, &transfer)
+    }
+
+    async fn connect(&self, port: u16) -> Result<OwnedFd, EngineError> {
+        wiring::connect(Arc::clone(&self.namespace), port).await
+    }
+
+    async fn changes(&self, _wanted: Changes) -> Result<NewLayer, EngineError> {
+        Err(EngineError::Unsupported {
+            what: "changes of a sandbox as a layer".into(),
+            why: "on the engine docker what a sandbox writes lies in several file systems".into(),
+            remedy: "use --engine native".into(),
+        })
+    }
+
+    async fn observe(&self) -> Result<Observation, EngineError> {
+        let (refused, refused_unnamed) = self.refused.snapshot();
+        let (usage, mut out_of_memory_kills) = self.usage();
+        if out_of_memory_kills == 0 && !self.processes.cgroup().exists() {
+            let inspected = self.daemon.client.inspect_container(&self.id, None::<InspectContainerOptions>).await;
+            let killed = inspected.ok().and_then(|found| found.state?.oom_killed).unwrap_or(false);
+            out_of_memory_kills = u64::from(killed);
+        }
+        Ok(Observation { usage, out_of_memory_kills, refused, refused_unnamed })
+    }
+
+    async fn delete(&self) -> Result<(), EngineError> {
+        self.usage();
+        self.processes.kill().await;
+        for task in &self.network {
+            task.abort();
+        }
+        remove(&self.daemon, &self.id).await?;
+        files::remove_own(&self.directory);
+        *self.deleted.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        Ok(())
+    }
+}
+
+impl Drop for DockerSandbox {
+    fn drop(&mut self) {
+        for task in &self.network {
+            task.abort();
+        }
+        // The container itself is removed by the next sweep: nothing here may wait for the daemon.
+        if !self.deleted.get_mut().is_ok_and(|deleted| *deleted) {
+            self.processes.kill_now();
+        }
+    }
+}

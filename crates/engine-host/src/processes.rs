@@ -1,0 +1,190 @@
+//! The processes of a sandbox, by way of its pid 1: started, joined, signalled, stopped, ended with what they started.
+
+use crate::cgroup::Cgroup;
+use crate::pid_one::PidOne;
+use cofferdam_engine::{EngineError, Process, ProcessSpec, Stdio};
+use cofferdam_policy::capability;
+use cofferdam_sys::process;
+use cofferdam_sys::spec::{self, Entry};
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+const SIGKILL: i32 = 9;
+const UMASK: u32 = 0o022;
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// Number of the limit on open files.
+const RLIMIT_NOFILE: u32 = 7;
+
+/// The processes of one sandbox.
+pub struct Processes {
+    pid_one: PidOne,
+    pidfd: OwnedFd,
+    cgroup: Cgroup,
+    open_files: u32,
+    root_keeps_all: bool,
+    main: Mutex<Option<u32>>,
+    execs: Mutex<HashMap<u32, Cgroup>>,
+    next_exec: AtomicU32,
+}
+
+impl Processes {
+    /// Of the sandbox with this pid 1, whose descriptor is `pidfd`. `root_keeps_all`: a test left out the dropping of capabilities.
+    pub fn new(pid_one: PidOne, pidfd: OwnedFd, cgroup: Cgroup, open_files: u32, root_keeps_all: bool) -> Self {
+        let (main, execs, next_exec) = (Mutex::default(), Mutex::default(), AtomicU32::new(1));
+        Self { pid_one, pidfd, cgroup, open_files, root_keeps_all, main, execs, next_exec }
+    }
+
+    /// Its groups.
+    pub const fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    fn describe(&self, process: &ProcessSpec, main: bool) -> spec::ProcessSpec {
+        let user = &process.user;
+        spec::ProcessSpec {
+            arguments: process.command.clone(),
+            environment: process.environment.clone(),
+            directory: process.directory.clone().into_bytes(),
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.groups.clone(),
+            capabilities: if self.root_keeps_all && user.uid == 0 { capability::EVERY } else { capability::of_user(user.uid) },
+            umask: UMASK,
+            open_files: self.open_files.min(u32::try_from(process::hard_limit(RLIMIT_NOFILE)).unwrap_or(u32::MAX)),
+            terminal: process.terminal,
+            main,
+            entry: Entry::None,
+        }
+    }
+
+    /// Starts the main process.
+    pub async fn start(&self, process: &ProcessSpec, stdio: &Stdio) -> Result<Process, EngineError> {
+        check_command(process)?;
+        let spawned = self.pid_one.spawn(&self.describe(process, true), &borrow(stdio)).await?;
+        *self.main.lock().unwrap_or_else(PoisonError::into_inner) = Some(spawned.id);
+        spawned.executed().await
+    }
+
+    /// Starts one more, in a group of its own.
+    pub async fn exec(&self, process: &ProcessSpec, stdio: &Stdio) -> Result<Process, EngineError> {
+        check_command(process)?;
+        let number = self.next_exec.fetch_add(1, Ordering::Relaxed);
+        let group = self.cgroup.child(&format!("exec-{number}"))?;
+        self.exec_in(&group, process, stdio).await.inspect_err(|_| {
+            group.kill();
+            group.remove();
+        })
+    }
+
+    /// Starts a process in a group of its own: it moves itself there where the kernel lets it, else it is moved before
+    /// it executes anything.
+    async fn exec_in(&self, group: &Cgroup, process: &ProcessSpec, stdio: &Stdio) -> Result<Process, EngineError> {
+        let mut entrances = group.entrances()?;
+        let (gate_read, gate_write) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| EngineError::host("pipe", e))?;
+        let tasks = entrances.tasks.pop();
+        let mut spec = self.describe(process, false);
+        spec.entry = if tasks.is_some() { Entry::Join } else { Entry::Gate };
+        let mut fds = borrow(stdio);
+        fds.push(tasks.as_ref().unwrap_or(&gate_read).as_fd());
+        let spawned = self.pid_one.spawn(&spec, &fds).await?;
+        let id = spawned.id;
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner).insert(id, group.clone());
+        if spec.entry == Entry::Gate {
+            let pid = process::pid_of(spawned.pidfd.as_fd()).ok_or(EngineError::Gone)?;
+            group.attach(pid)?;
+            std::fs::File::from(gate_write).write_all(&[1]).map_err(|e| EngineError::host("open the process's gate", e))?;
+        }
+        spawned.executed().await
+    }
+
+    /// Signals one.
+    pub async fn signal(&self, process: u32, number: i32) {
+        self.pid_one.signal(process, number).await;
+    }
+
+    /// Ends an exec'd process and what it started.
+    pub fn end(&self, process: u32) {
+        let group = self.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(&process);
+        if let Some(group) = group {
+            group.kill();
+            group.remove();
+        }
+    }
+
+    /// Kills everything, and waits for its end.
+    pub async fn kill(&self) {
+        if self.pid_one.is_gone() {
+            return;
+        }
+        self.kill_now();
+        let _ = tokio::time::timeout(GONE_WITHIN, self.pid_one.wait_gone()).await;
+    }
+
+    /// The same without waiting.
+    pub fn kill_now(&self) {
+        // The process may be gone already: then there is nothing to kill.
+        let _ = process::signal(self.pidfd.as_fd(), SIGKILL);
+        self.cgroup.kill();
+    }
+
+    /// Asks the main process to end, and kills everything that is there after the grace period.
+    pub async fn stop(&self, signal: i32, grace: Duration) {
+        let main = *self.main.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(main) = main {
+            self.cgroup.freeze(false);
+            self.pid_one.signal(main, signal).await;
+            if tokio::time::timeout(grace, self.pid_one.wait_gone()).await.is_ok() {
+                return;
+            }
+        }
+        self.kill().await;
+    }
+
+    /// Stops every instruction, or goes on.
+    pub fn pause(&self, paused: bool) -> Result<(), EngineError> {
+        if self.cgroup.freeze(paused) {
+            return Ok(());
+        }
+        Err(EngineError::Unsupported {
+            what: "pausing".into(),
+            why: "no cgroup hierarchy of this host can freeze".into(),
+            remedy: "mount the cgroup version 2 hierarchy, or version 1's freezer".into(),
+        })
+    }
+
+    /// Waits until pid 1 has ended with its namespaces; collects it if it is a child of this process.
+    pub fn wait_ended(&self) {
+        process::wait_ended(self.pidfd.as_fd(), GONE_WITHIN);
+        process::reap(self.pidfd.as_fd());
+    }
+}
+
+fn check_command(process: &ProcessSpec) -> Result<(), EngineError> {
+    /// The kernel's own bound on one string (`MAX_ARG_STRLEN`) and ours on all of them.
+    const LONGEST_STRING: usize = 131_071;
+    const LARGEST_TOTAL: usize = 2 << 20;
+    let invalid = |why: &str| Err(EngineError::Invalid { what: "command".into(), why: why.into() });
+    if process.command.first().is_none_or(Vec::is_empty) {
+        return invalid("it is empty: name a program");
+    }
+    let strings = || process.command.iter().chain(&process.environment);
+    if strings().any(|string| string.contains(&0)) || process.directory.contains('\0') {
+        return invalid("an argument, environment entry or directory holds a NUL byte");
+    }
+    if strings().any(|string| string.len() > LONGEST_STRING) || strings().map(|s| s.len() + 1).sum::<usize>() > LARGEST_TOTAL {
+        return invalid("arguments and environment are too long: 128 KiB for one, 2 MiB for all is the most");
+    }
+    Ok(())
+}
+
+fn borrow(stdio: &Stdio) -> Vec<BorrowedFd<'_>> {
+    match stdio {
+        Stdio::Fds(fds) => fds.iter().map(AsFd::as_fd).collect(),
+        Stdio::Terminal => Vec::new(),
+    }
+}
