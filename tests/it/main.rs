@@ -8,6 +8,7 @@ mod clients;
 mod crash;
 mod crash_matrix;
 mod detached;
+mod docker;
 mod everyday;
 mod foreground;
 mod gate;

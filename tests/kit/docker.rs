@@ -55,7 +55,8 @@ impl Docker {
         describe(&format!("export DOCKER_HOST={} PATH={DEBIAN}; ({line})", self.host()))
     }
 
-    fn host(&self) -> String {
+    /// Its address.
+    pub fn host(&self) -> String {
         format!("unix://{}", self.directory.path().join("sock").display())
     }
 }

@@ -8,6 +8,7 @@ pub use image::{BuildArgs, ImageVerb, ImportArgs, LoadArgs, LockArgs, PullArgs, 
 pub use run::{MonitorArgs, RunArgs};
 pub use suite::{Export, SuiteArg, SuiteRunArgs, SuiteVerb};
 
+use crate::engines::EngineName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cofferdam_model::{Name, Span};
 use std::ffi::OsString;
@@ -369,6 +370,9 @@ pub struct TaskRunArgs {
     /// A command line to attempt it with, run by sh in /workspace.
     #[arg(long, value_name = "CMD", conflicts_with = "agent")]
     pub agent_cmd: Option<String>,
+    /// What makes the sandboxes: native, docker, auto.
+    #[arg(long, value_enum, default_value_t)]
+    pub engine: EngineName,
     #[command(flatten)]
     pub trust: TrustArgs,
 }

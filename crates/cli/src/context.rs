@@ -70,10 +70,10 @@ impl Context {
     }
 
     /// The same after a sandbox of this process has ended, if there is anything to look at.
-    pub fn sweep_after(&self, outcome: &Outcome, engine: &NativeEngine) -> Result<(), Failure> {
+    pub fn sweep_after(&self, outcome: &Outcome) -> Result<(), Failure> {
         if outcome.others || sweep::has_directories(&self.data) {
-            let mut store = self.store()?;
-            let swept = self.runtime.block_on(sweep::run(&self.data, engine, &mut store))?;
+            let (mut store, engine) = (self.store()?, self.sweeper()?);
+            let swept = self.runtime.block_on(sweep::run(&self.data, &engine, &mut store))?;
             warn(&swept);
         }
         Ok(())
@@ -81,7 +81,7 @@ impl Context {
 
     /// Ends what dead supervisors left. Errors are told, and change nothing else.
     pub fn sweep(&self, store: &mut Store) -> Result<sweep::Swept, Failure> {
-        let engine = self.engine()?;
+        let engine = self.sweeper()?;
         let swept = self.runtime.block_on(sweep::run(&self.data, &engine, store))?;
         warn(&swept);
         due::sweep(&self.data, store)?;

@@ -10,6 +10,7 @@ mod config;
 mod context;
 mod debian;
 mod definitions;
+mod engines;
 mod exit;
 mod host;
 mod images;

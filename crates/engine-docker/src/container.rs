@@ -24,11 +24,43 @@ const MESSAGE_QUEUE_BYTES: u64 = 819_200;
 const BYTES_OF_A_FILE: u64 = 4096;
 /// Hidden: what the native engine hides, and of `/sys`, which a container sees, all that no program asks for.
 const MASKED: &[&str] = &[
-    "/proc/acpi", "/proc/asound", "/proc/bus", "/proc/cmdline", "/proc/config.gz", "/proc/driver", "/proc/fs", "/proc/interrupts",
-    "/proc/irq", "/proc/kallsyms", "/proc/kcore", "/proc/key-users", "/proc/keys", "/proc/kmsg", "/proc/kpagecgroup", "/proc/kpagecount",
-    "/proc/kpageflags", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
-    "/proc/vmallocinfo", "/sys/block", "/sys/bus", "/sys/class", "/sys/dev", "/sys/firmware", "/sys/fs", "/sys/hypervisor", "/sys/kernel",
-    "/sys/module", "/sys/power", "/sys/devices/virtual", "/sys/devices/pci0000:00", "/sys/devices/platform", "/sys/devices/pnp0",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/bus",
+    "/proc/cmdline",
+    "/proc/config.gz",
+    "/proc/driver",
+    "/proc/fs",
+    "/proc/interrupts",
+    "/proc/irq",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/kmsg",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/vmallocinfo",
+    "/sys/block",
+    "/sys/bus",
+    "/sys/class",
+    "/sys/dev",
+    "/sys/firmware",
+    "/sys/fs",
+    "/sys/hypervisor",
+    "/sys/kernel",
+    "/sys/module",
+    "/sys/power",
+    "/sys/devices/virtual",
+    "/sys/devices/pci0000:00",
+    "/sys/devices/platform",
+    "/sys/devices/pnp0",
     "/sys/devices/LNXSYSTM:00",
 ];
 const READ_ONLY: &[&str] = &["/proc/sys", "/proc/sysrq-trigger", "/sys"];
@@ -114,7 +146,8 @@ fn host_config(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<HostConf
 
 /// The filter, as the daemon takes it.
 fn profile() -> Result<String, EngineError> {
-    let calls = seccomp::parse(seccomp::TABLE).map_err(|error| EngineError::host("read the system call table", std::io::Error::other(error)))?;
+    let calls =
+        seccomp::parse(seccomp::TABLE).map_err(|error| EngineError::host("read the system call table", std::io::Error::other(error)))?;
     Ok(seccomp::profile(&calls))
 }
 
@@ -142,10 +175,12 @@ fn tmpfs(spec: &SandboxSpec) -> HashMap<String, String> {
     };
     let user = (spec.user.uid, spec.user.gid);
     places.insert("/tmp".into(), options("1777", (0, 0)));
+    if !spec.bare {
+        places.insert("/workspace".into(), options("755", user));
+    }
     if is_read_only(spec) {
         places.insert("/var/tmp".into(), options("1777", (0, 0)));
         places.insert("/run".into(), options("755", (0, 0)));
-        places.insert("/workspace".into(), options("755", user));
         if spec.user.home != "/" {
             places.insert(spec.user.home.clone(), options("755", user));
         }

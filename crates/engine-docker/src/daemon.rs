@@ -1,7 +1,7 @@
 //! The daemon: where it is, what it can do, what its errors mean.
 
-use bollard::{API_DEFAULT_VERSION, Docker};
 use bollard::errors::Error;
+use bollard::{API_DEFAULT_VERSION, Docker};
 use cofferdam_engine::EngineError;
 use std::io;
 
@@ -122,11 +122,13 @@ pub fn failed(operation: &str, error: Error) -> EngineError {
         Error::DockerResponseServerError { status_code: 409, message } => {
             EngineError::Invalid { what: operation.to_owned(), why: format!("the daemon says: {message}") }
         }
-        Error::DockerResponseServerError { message, .. } if message.contains("bind source path does not exist") => EngineError::Unsupported {
-            what: operation.to_owned(),
-            why: format!("the daemon does not see the files of this process ({message})"),
-            remedy: "run Cofferdam where the daemon runs, with its data directory at the same path".into(),
-        },
+        Error::DockerResponseServerError { message, .. } if message.contains("bind source path does not exist") => {
+            EngineError::Unsupported {
+                what: operation.to_owned(),
+                why: format!("the daemon does not see the files of this process ({message})"),
+                remedy: "run Cofferdam where the daemon runs, with its data directory at the same path".into(),
+            }
+        }
         Error::DockerResponseServerError { message, .. } if message.contains("no space left on device") => EngineError::Exhausted {
             what: "the disk of the Docker daemon".into(),
             why: message,

@@ -5,8 +5,10 @@ use crate::daemon::{Daemon, failed, is_missing};
 use crate::files;
 use crate::sandbox::{DockerSandbox, Parts};
 use async_trait::async_trait;
+use bollard::errors::Error;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    StartContainerOptions,
 };
 use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec, UnpluggedControl};
 use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
@@ -14,6 +16,8 @@ use cofferdam_engine_host::wiring;
 use cofferdam_gate::wire::{self, Wire};
 use cofferdam_model::{InstallId, SandboxId};
 use cofferdam_sys::namespace::{self, Network};
+use cofferdam_trust::Origin;
+use cofferdam_trust::content::Content;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::collections::HashMap;
 use std::io;
@@ -32,6 +36,8 @@ pub struct DockerEngine {
     daemon: Daemon,
     install: InstallId,
     hierarchies: Hierarchies,
+    /// Where images are taken from that the daemon lacks.
+    store: Option<Content>,
 }
 
 impl DockerEngine {
@@ -50,7 +56,45 @@ impl DockerEngine {
                 remedy: "run the command as root (sudo cofferdam …)".into(),
             });
         }
-        Ok(Self { daemon: Daemon::connect(host).await?, install, hierarchies: Hierarchies::detect() })
+        Ok(Self { daemon: Daemon::connect(host).await?, install, hierarchies: Hierarchies::detect(), store: None })
+    }
+
+    /// Gives the daemon images of this store when they are needed.
+    #[must_use]
+    pub fn with_store(self, store: Content) -> Self {
+        Self { store: Some(store), ..self }
+    }
+
+    /// Makes the container. An image that the daemon lacks is given to it, if the store has it.
+    async fn create_container(&self, spec: &SandboxSpec) -> Result<String, EngineError> {
+        let body = container::describe(spec, &self.daemon.facts, &spec.directory)?;
+        let name = format!("cofferdam-{}", spec.id);
+        let create = || {
+            let options = CreateContainerOptionsBuilder::default().name(&name).build();
+            self.daemon.client.create_container(Some(options), body.clone())
+        };
+        let record = match (spec.image.origin(), &self.store) {
+            (Origin::Store { reference, .. }, Some(store)) => store.record(reference).map(|record| (store, record)),
+            _ => None,
+        };
+        let created = match (create().await, record) {
+            (Err(error), Some((store, record))) if is_missing(&error) => {
+                self.daemon.load(store, &record).await?;
+                create().await
+            }
+            (other, _) => other,
+        };
+        let created = created.map_err(|error| {
+            if is_missing(&error) {
+                EngineError::Invalid {
+                    what: format!("image {}", spec.image.identity()),
+                    why: "the daemon does not have it; give it: cofferdam image load --engine docker NAME".into(),
+                }
+            } else {
+                failed("create the container", error)
+            }
+        })?;
+        Ok(created.id)
     }
 
     /// The daemon.
@@ -93,7 +137,8 @@ impl DockerEngine {
         events: UnboundedSender<EngineEvent>,
     ) -> Result<DockerSandbox, EngineError> {
         let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or(EngineError::Gone)?;
-        let pidfd = rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()).map_err(|e| EngineError::host("open pid 1", e))?;
+        let pidfd =
+            rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()).map_err(|e| EngineError::host("open pid 1", e))?;
         let namespace = Network::of(pid).map_err(system)?;
         let mut wire = put_up(spec, &namespace)?;
         wiring::hand_to_gate(spec, &mut wire)?;
@@ -170,39 +215,26 @@ impl Engine for DockerEngine {
     fn capabilities(&self) -> Capabilities {
         let facts = &self.daemon.facts;
         let mut missing: Vec<(String, String)> = Vec::new();
-        if !facts.security.iter().any(|option| option.starts_with("name=userns")) {
-            missing.push(("id ranges".into(), "this daemon gives all containers the host's ids; see its setting userns-remap".into()));
-        } else {
-            missing.push(("id ranges".into(), "this daemon gives all containers the same range of ids".into()));
-        }
+        let remapped = facts.security.iter().any(|option| option.starts_with("name=userns"));
+        let whose = if remapped { "the same range of ids" } else { "the host's ids; see its setting userns-remap" };
+        missing.push(("id ranges".into(), format!("this daemon gives all containers {whose}")));
         if !facts.disk_quota {
             let why = format!("storage {} has no quota: root's changes outside /tmp are not bounded", facts.storage);
             missing.push(("disk limit of root".into(), why));
         }
         let cgroups = self.hierarchies.missing().into_iter();
-        missing.extend(cgroups.map(|name| (format!("{name} limit"), format!("no cgroup hierarchy on this host has the {name} controller"))));
+        missing
+            .extend(cgroups.map(|name| (format!("{name} limit"), format!("no cgroup hierarchy on this host has the {name} controller"))));
         Capabilities { name: "docker", host_image: false, pause: true, usage: true, missing }
     }
 
     async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {
         files::write_own(&spec)?;
-        let body = container::describe(&spec, &self.daemon.facts, &spec.directory)?;
-        let options = CreateContainerOptionsBuilder::default().name(&format!("cofferdam-{}", spec.id)).build();
-        let created = self.daemon.client.create_container(Some(options), body).await.map_err(|error| {
-            if is_missing(&error) {
-                EngineError::Invalid {
-                    what: format!("image {}", spec.image.identity()),
-                    why: "the daemon does not have it; give it: cofferdam image load --engine docker NAME".into(),
-                }
-            } else {
-                failed("create the container", error)
-            }
-        });
-        let created = created.inspect_err(|_| files::remove_own(&spec.directory))?;
-        match self.bring_up(&spec, &created.id, events).await {
+        let id = self.create_container(&spec).await.inspect_err(|_| files::remove_own(&spec.directory))?;
+        match self.bring_up(&spec, &id, events).await {
             Ok(sandbox) => Ok(Arc::new(sandbox)),
             Err(error) => {
-                remove(&self.daemon, &created.id).await?;
+                remove(&self.daemon, &id).await?;
                 files::remove_own(&spec.directory);
                 Err(error)
             }
@@ -232,10 +264,10 @@ impl Engine for DockerEngine {
 pub async fn remove(daemon: &Daemon, id: &str) -> Result<bool, EngineError> {
     let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
     match daemon.client.remove_container(id, Some(options)).await {
-        Ok(()) => Ok(true),
         Err(error) if is_missing(&error) => Ok(false),
-        // Somebody else is at it already.
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. }) => Ok(true),
+        // Somebody else is at it.
+        Err(Error::DockerResponseServerError { status_code: 409, message }) if message.contains("in progress") => Ok(true),
+        Ok(()) => Ok(true),
         Err(error) => Err(failed("remove the container", error)),
     }
 }

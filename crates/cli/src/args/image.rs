@@ -1,5 +1,6 @@
 //! Arguments of `image`.
 
+use crate::engines::EngineName;
 use clap::{Args, Subcommand};
 use cofferdam_model::Span;
 use cofferdam_model::image::Reference;
@@ -123,8 +124,12 @@ pub struct VerifyArgs {
 
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// Archive or layout; - is standard input.
+    /// Archive or layout; - is standard input. With --engine, an image of the store.
+    #[arg(value_name = "FILE|IMAGE")]
     pub file: PathBuf,
+    /// Give an image of the store to an engine that keeps its own: docker.
+    #[arg(long, value_name = "ENGINE", conflicts_with = "name")]
+    pub engine: Option<EngineName>,
     /// What the only image in it is to be called.
     #[arg(long)]
     pub name: Option<Reference>,

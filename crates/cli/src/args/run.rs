@@ -1,6 +1,7 @@
 //! Arguments of `run`.
 
 use super::{TrustArgs, key_value};
+use crate::engines::EngineName;
 use clap::Args;
 use cofferdam_model::{Bytes, Cpus, Difficulty, ImageRef, Name, NetworkLevel, Span};
 use std::path::PathBuf;
@@ -90,9 +91,9 @@ pub struct RunArgs {
     /// Keep its bytes when it has ended, as for a named sandbox.
     #[arg(long)]
     pub keep: bool,
-    /// Engine: native, auto.
-    #[arg(long, default_value = "auto")]
-    pub engine: String,
+    /// What makes the sandbox: native (no daemon), docker (the daemon on this host), auto (native where it can).
+    #[arg(long, value_enum, default_value_t)]
+    pub engine: EngineName,
     /// Collect files of /workspace when it has ended, such as 'output/**'.
     #[arg(long = "artifact", value_name = "GLOB")]
     pub artifacts: Vec<String>,

@@ -1,25 +1,67 @@
-//! `cofferdam engine ls`.
+//! `cofferdam engine`: what each engine can do here.
 
 use crate::args::Global;
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::output::{one, table};
-use cofferdam_engine::Engine;
+use cofferdam_engine::{Capabilities, Engine};
+use cofferdam_engine_docker::Facts;
+use serde::Serialize;
 use std::process::ExitCode;
+
+/// An engine of this host.
+#[derive(Serialize)]
+struct Shown {
+    name: &'static str,
+    usable: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capabilities: Option<Capabilities>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroups: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    daemon: Option<Facts>,
+}
 
 /// Lists engines.
 pub fn ls(global: Global) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
-    let engine = context.engine()?;
-    let capabilities = engine.capabilities();
-    let cgroups = engine.host().hierarchies.describe();
-    let missing: Vec<String> = capabilities.missing.iter().map(|(name, why)| format!("{name} ({why})")).collect();
-    let row = vec![
-        capabilities.name.to_owned(),
-        "yes".to_owned(),
-        cgroups.to_owned(),
-        if missing.is_empty() { "nothing".to_owned() } else { missing.join("; ") },
-    ];
-    one(context.global.output, &[&capabilities], |out| table(out, &["ENGINE", "USABLE", "CGROUPS", "NOT ENFORCEABLE HERE"], &[row]))?;
+    let native = match context.engine() {
+        Ok(engine) => usable(engine.capabilities(), Some(engine.host().hierarchies.describe()), None),
+        Err(failure) => unusable("native", &failure),
+    };
+    let docker = match context.docker(&std::env::var("DOCKER_HOST").unwrap_or_default()) {
+        Ok(engine) => usable(engine.capabilities(), None, Some(engine.daemon().facts.clone())),
+        Err(failure) => unusable("docker", &failure),
+    };
+    let all = [native, docker];
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    one(context.global.output, &all, |out| table(out, &["ENGINE", "USABLE", "HERE", "NOT ENFORCEABLE HERE"], &rows))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn usable(capabilities: Capabilities, cgroups: Option<&'static str>, daemon: Option<Facts>) -> Shown {
+    Shown { name: capabilities.name, usable: true, why: None, capabilities: Some(capabilities), cgroups, daemon }
+}
+
+fn unusable(name: &'static str, failure: &Failure) -> Shown {
+    Shown { name, usable: false, why: Some(failure.message()), capabilities: None, cgroups: None, daemon: None }
+}
+
+fn row(shown: &Shown) -> Vec<String> {
+    let missing = shown.capabilities.iter().flat_map(|capabilities| &capabilities.missing);
+    let missing: Vec<String> = missing.map(|(name, why)| format!("{name} ({why})")).collect();
+    let here = match (&shown.cgroups, &shown.daemon) {
+        (Some(cgroups), _) => format!("cgroup {cgroups}"),
+        (_, Some(daemon)) => format!("Docker {} (API {}, {})", daemon.version, daemon.api, daemon.storage),
+        _ => String::new(),
+    };
+    let what = match &shown.why {
+        Some(why) => why.clone(),
+        None if missing.is_empty() => "nothing".to_owned(),
+        None => missing.join("; "),
+    };
+    vec![shown.name.to_owned(), if shown.usable { "yes" } else { "no" }.to_owned(), here, what]
 }

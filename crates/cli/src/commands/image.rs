@@ -3,6 +3,7 @@
 use crate::args::{Global, ImageVerb, ImportArgs, LoadArgs, PullArgs, SbomFormat, TrustArgs, VerifyArgs};
 use crate::commands::{build, lock};
 use crate::context::Context;
+use crate::engines::EngineName;
 use crate::exit::{FAILED, Failure};
 use crate::images::{Images, content};
 use crate::output::{age, one, table};
@@ -161,8 +162,25 @@ fn verify(global: Global, arguments: &VerifyArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Gives an image to an engine that has a store of its own.
+fn give_to_engine(context: &Context, name: &str, engine: EngineName) -> Result<ExitCode, Failure> {
+    if engine != EngineName::Docker {
+        return Err(Failure::usage(format!("--engine {}: it has no store of its own; docker has", engine.text())));
+    }
+    let reference: Reference = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+    let record = known(&context.global, &reference)?;
+    let docker = context.docker(&std::env::var("DOCKER_HOST").unwrap_or_default())?;
+    let given = context.runtime.block_on(docker.daemon().load(&content(&context.global), &record))?;
+    let said = if given { "given" } else { "there already" };
+    one(context.global.output, &Shown::of(&record), |out| writeln!(out, "{} {} ({said})", record.reference, record.config_digest))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn load(global: Global, arguments: &LoadArgs) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
+    if let Some(engine) = arguments.engine {
+        return give_to_engine(&context, &arguments.file.to_string_lossy(), engine);
+    }
     let images = Images::open(context.data.path(), &TrustArgs::default(), false, context.global.quiet)?;
     let from_input = arguments.file == Path::new("-");
     let kept = if from_input { Some(spool(&images)?) } else { None };

@@ -4,7 +4,6 @@ use crate::args::{Global, MonitorArgs, RunArgs};
 use crate::commands::request;
 use crate::context::{Context, random};
 use crate::exit::{FAILED, FAILED_TO_RUN, Failure};
-use cofferdam_engine::Engine;
 use cofferdam_engine_native::Ahead;
 use cofferdam_lifecycle::Supervisor;
 use cofferdam_lifecycle::supervisor::Streams;
@@ -63,7 +62,7 @@ pub fn run(global: Global, arguments: MonitorArgs, ahead: Option<Ahead>) -> Resu
 fn supervise(global: Global, arguments: &MonitorArgs, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
     let id: SandboxId = arguments.id.parse().map_err(|_| Failure::usage("--id: an id is wanted"))?;
     let context = Context::open(global)?;
-    let engine = context.engine()?.for_one(ahead);
+    let engine = context.engine_named(arguments.run.engine, ahead, true)?;
     let mut run = arguments.run.clone();
     run.detach = true;
     let mut wanted = request::build(&context, &run, &engine.capabilities(), id)?;
@@ -71,9 +70,9 @@ fn supervise(global: Global, arguments: &MonitorArgs, ahead: Option<Ahead>) -> R
     std::env::set_current_dir("/")?;
     let (outcome, _records) = context.runtime.block_on(async {
         let (sender, receiver) = unbounded_channel();
-        Supervisor::new(&context.data, &engine).on_ready(say_ready).run(wanted, (sender, receiver)).await.map_err(Failure::from)
+        Supervisor::new(&context.data, &*engine).on_ready(say_ready).run(wanted, (sender, receiver)).await.map_err(Failure::from)
     })?;
-    context.sweep_after(&outcome, &engine)?;
+    context.sweep_after(&outcome)?;
     Ok(super::run::status(&outcome))
 }
 

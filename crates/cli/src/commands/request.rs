@@ -65,10 +65,6 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
 }
 
 fn refuse_what_is_missing(arguments: &RunArgs, capabilities: &Capabilities) -> Result<(), Failure> {
-    if !["auto", "native"].contains(&arguments.engine.as_str()) {
-        let message = format!("engine {:?} is not in this release", arguments.engine);
-        return Err(Failure::usage(message).remedy("use native or auto (see cofferdam engine ls)"));
-    }
     for control in &arguments.require {
         if let Some((name, why)) = capabilities.missing.iter().find(|(name, _)| name == control) {
             return Err(Failure::new(FAILED, "unsupported", format!("control {name} is required and not enforceable here: {why}")));

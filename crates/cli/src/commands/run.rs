@@ -3,11 +3,11 @@
 use crate::args::{Global, RunArgs};
 use crate::commands::{monitor, request};
 use crate::context::{Context, random};
+use crate::engines::EngineName;
 use crate::exit::{FAILED_TO_RUN, Failure, NOT_FOUND, TIME_LIMIT};
 use crate::output::printable;
 use crate::terminal::{self, Raw};
 use crate::toolchain;
-use cofferdam_engine::Engine;
 use cofferdam_engine_native::Ahead;
 use cofferdam_gate::ledger::Verdict;
 use cofferdam_lifecycle::control::Command;
@@ -29,10 +29,11 @@ pub fn run(global: Global, arguments: RunArgs, ahead: Option<Ahead>) -> Result<E
         return monitor::launch(&global, &arguments);
     }
     let context = Context::open(global)?;
-    let engine = context.engine()?.for_one(ahead);
+    let engine = context.engine_named(arguments.engine, ahead, true)?;
     let id = SandboxId::from_random(random());
     if context.global.verbose > 0 {
-        crate::output::note!("cofferdam: engine native: it is the only one of this release; sandbox {id}");
+        let why = if arguments.engine == EngineName::Auto { "this host and user can use it" } else { "it was asked for" };
+        crate::output::note!("cofferdam: engine {}: {why}; sandbox {id}", engine.capabilities().name);
     }
     let mut wanted = request::build(&context, &arguments, &engine.capabilities(), id)?;
     let interactive = arguments.tty || terminal::is_interactive();
@@ -53,7 +54,7 @@ pub fn run(global: Global, arguments: RunArgs, ahead: Option<Ahead>) -> Result<E
         let (sender, receiver) = unbounded_channel();
         pass_signals(&sender, interactive)?;
         let target = context.data.artifacts().join(id.to_string());
-        let supervisor = Supervisor::new(&context.data, &engine);
+        let supervisor = Supervisor::new(&context.data, &*engine);
         let supervisor = if artifacts.is_empty() {
             supervisor
         } else {
@@ -74,7 +75,7 @@ pub fn run(global: Global, arguments: RunArgs, ahead: Option<Ahead>) -> Result<E
     if arguments.learn {
         crate::output::note!("cofferdam: the policy that would have been enough:\n{}", learned(&outcome));
     }
-    context.sweep_after(&outcome, &engine)?;
+    context.sweep_after(&outcome)?;
     let status = status(&outcome);
     // The process ends here: to take everything apart by the book would cost a checkpoint and some hundred calls.
     std::mem::forget((records, outcome, engine, context));

@@ -10,6 +10,7 @@ pub use read::{DEFINITIONS, definition, read};
 
 use crate::args::{Global, TaskRunArgs, TrustArgs};
 use crate::context::{Context, random};
+use crate::engines::EngineName;
 use crate::exit::{FAILED, Failure, TIME_LIMIT};
 use crate::output::{age, one, printable, table};
 use cofferdam_lifecycle::data::now;
@@ -24,7 +25,7 @@ pub fn run(global: Global, arguments: &TaskRunArgs) -> Result<ExitCode, Failure>
     let agent = agent(&arguments.agent, arguments.agent_cmd.as_deref())?;
     let context = Context::open(global)?;
     let prepared = Prepared::of(&context, &arguments.task, &arguments.trust)?;
-    let record = attempt(&context, &prepared, agent)?;
+    let record = attempt(&context, &prepared, agent, arguments.engine)?;
     let row = [summary(&record)];
     one(context.global.output, &record, |out| table(out, &HEAD, &row))?;
     if let Some(detail) = &record.detail
@@ -72,8 +73,8 @@ pub fn validate(global: Global, path: &Path) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
     let prepared = Prepared::of(&context, path, &TrustArgs::default())?;
     let task = &prepared.task;
-    let oracle = attempt(&context, &prepared, Agent::Oracle)?;
-    let nop = attempt(&context, &prepared, Agent::Nop)?;
+    let oracle = attempt(&context, &prepared, Agent::Oracle, EngineName::Auto)?;
+    let nop = attempt(&context, &prepared, Agent::Nop, EngineName::Auto)?;
     let sound = oracle.reward == Some(1.0) && nop.reward == Some(0.0);
     let verdict = serde_json::json!({ "task": task.id, "sound": sound, "oracle": oracle.reward, "nop": nop.reward });
     one(context.global.output, &verdict, |out| {
@@ -141,11 +142,11 @@ pub fn list(global: Global, task: Option<&Name>) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn attempt(context: &Context, prepared: &Prepared, agent: Agent) -> Result<AttemptRecord, Failure> {
+fn attempt(context: &Context, prepared: &Prepared, agent: Agent, engine: EngineName) -> Result<AttemptRecord, Failure> {
     let plan = prepared.plan(agent, AttemptId::from_random(random()));
-    let engine = context.engine()?;
+    let engine = context.engine_named(engine, None, false)?;
     let mut store = context.store()?;
-    let record = context.runtime.block_on(task::run(&context.data, &engine, &mut store, &plan))?;
+    let record = context.runtime.block_on(task::run(&context.data, &*engine, &mut store, &plan))?;
     context.sweep(&mut store)?;
     Ok(record)
 }

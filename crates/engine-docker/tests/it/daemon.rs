@@ -26,7 +26,7 @@ impl Dockerd {
         let daemon = Self { child, directory };
         let begun = Instant::now();
         while !daemon.docker(&["version"]).0 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the daemon does not answer");
+            assert!(begun.elapsed() < Duration::from_mins(1), "the daemon does not answer");
             std::thread::sleep(Duration::from_millis(100));
         }
         daemon

@@ -1,6 +1,6 @@
 //! The Docker engine on a daemon of the test's own: needs root, and Debian's docker.io. The conformance suite of the native engine, with
 //! named exceptions; controls left out, to show that the suite notices; nothing left behind.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod daemon;
 mod suite;
@@ -41,7 +41,8 @@ fn image() -> (Content, ImageRecord) {
     let base = definition.join("base.yaml");
     if std::fs::read_to_string(&base).is_ok_and(|text| text == BASE) && definition.join("lock.json").is_file() {
         // A lock file of an earlier day may name what the mirror has no more: then it is made anew.
-        let ended = Command::new(program()).args(["image", "build", "-q", &shown]).env("COFFERDAM_DATA_DIR", &data).output().expect("started");
+        let ended =
+            Command::new(program()).args(["image", "build", "-q", &shown]).env("COFFERDAM_DATA_DIR", &data).output().expect("started");
         if !ended.status.success() {
             run(&["image", "lock", "--update", &shown]);
             run(&["image", "build", "-q", &shown]);

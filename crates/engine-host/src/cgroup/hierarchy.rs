@@ -96,9 +96,7 @@ impl Hierarchies {
             .collect();
         let of = |name: &str| places.iter().find(|(names, _)| names.split(',').any(|one| one == name)).map(|(_, path)| *path);
         let own = of("memory").or_else(|| of(""))?;
-        let at_own = |controller: Controller| {
-            CONTROLLERS.iter().any(|(other, name)| *other == controller && of(name) == Some(own))
-        };
+        let at_own = |controller: Controller| CONTROLLERS.iter().any(|(other, name)| *other == controller && of(name) == Some(own));
         let one = self.one.iter().filter(|(controller, _)| at_own(*controller)).cloned().collect();
         let two = self.two.clone().filter(|_| of("") == Some(own));
         let relative = PathBuf::from(own.trim_start_matches('/'));

@@ -1,0 +1,109 @@
+//! Which engine makes a sandbox, and who sweeps what any of them left.
+
+use crate::context::Context;
+use crate::exit::Failure;
+use async_trait::async_trait;
+use clap::ValueEnum;
+use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec};
+use cofferdam_engine_docker::DockerEngine;
+use cofferdam_engine_native::{Ahead, NativeEngine};
+use cofferdam_model::SandboxId;
+use cofferdam_trust::content::Content;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// An engine by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum EngineName {
+    /// Native, where this host and user can.
+    #[default]
+    Auto,
+    /// Containers on this host, no daemon.
+    Native,
+    /// Containers of a Docker daemon on this host (`DOCKER_HOST`).
+    Docker,
+}
+
+impl EngineName {
+    /// As users write it.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Docker => "docker",
+        }
+    }
+}
+
+/// Says that sandboxes of a daemon may be there, and where: sweeps look at it.
+fn marker(context: &Context) -> PathBuf {
+    context.data.path().join("docker")
+}
+
+impl Context {
+    /// The engine that the user wants. `ahead`: what was begun for a single sandbox of the native engine.
+    pub fn engine_named(&self, name: EngineName, ahead: Option<Ahead>, one: bool) -> Result<Box<dyn Engine>, Failure> {
+        if name != EngineName::Docker {
+            let native = self.engine()?;
+            return Ok(if one { Box::new(native.for_one(ahead)) } else { Box::new(native) });
+        }
+        let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+        let engine = self.docker(&host)?;
+        // Before the first container is: whoever sweeps finds it.
+        if std::fs::read_to_string(marker(self)).ok().as_deref() != Some(&host) {
+            std::fs::write(marker(self), &host)?;
+        }
+        Ok(Box::new(engine))
+    }
+
+    /// The daemon at this address, as an engine.
+    pub fn docker(&self, host: &str) -> Result<DockerEngine, Failure> {
+        let content = Content::of(self.data.path());
+        Ok(self.runtime.block_on(DockerEngine::connect_to(host, self.data.install()))?.with_store(content))
+    }
+
+    /// What sweeps: the native engine, and a daemon if this installation ever used one.
+    pub fn sweeper(&self) -> Result<Sweeper, Failure> {
+        let host = std::fs::read_to_string(marker(self)).ok();
+        let docker = host.map(|host| self.docker(&host).map_err(|failure| failure.message()));
+        Ok(Sweeper { native: self.engine()?, docker })
+    }
+}
+
+/// Every engine that may have left something.
+pub struct Sweeper {
+    native: NativeEngine,
+    docker: Option<Result<DockerEngine, String>>,
+}
+
+#[async_trait]
+impl Engine for Sweeper {
+    fn capabilities(&self) -> Capabilities {
+        self.native.capabilities()
+    }
+
+    async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {
+        self.native.create(spec, events).await
+    }
+
+    fn present(&self) -> Vec<SandboxId> {
+        let mut present = self.native.present();
+        if let Some(Ok(docker)) = &self.docker {
+            present.extend(docker.present());
+        }
+        present
+    }
+
+    async fn sweep(&self, id: SandboxId) -> Result<bool, EngineError> {
+        let native = self.native.sweep(id).await?;
+        match &self.docker {
+            None => Ok(native),
+            Some(Ok(docker)) => Ok(docker.sweep(id).await? | native),
+            Some(Err(why)) => {
+                let source = std::io::Error::other(why.clone());
+                Err(EngineError::host(format!("look for a container of sandbox {}", id.short()), source))
+            }
+        }
+    }
+}

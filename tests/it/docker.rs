@@ -1,0 +1,287 @@
+//! The engine docker, by way of the command: the same promises as on the native engine, on a daemon of the test's own.
+
+use cofferdam_tests::docker::Docker;
+use cofferdam_tests::registry::{busybox_root, debian_root, free_port};
+use cofferdam_tests::{Ended, Home, ended, eventually};
+use serde_json::{Value, json};
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+struct On {
+    home: Home,
+    docker: Docker,
+}
+
+impl On {
+    fn new() -> Self {
+        let (home, docker) = (Home::new(), Docker::start());
+        debian_root(&home.path("root"));
+        home.ok(&["image", "import", &home.path("root").display().to_string(), "base:1"]);
+        Self { home, docker }
+    }
+
+    fn run(&self, words: &[&str]) -> Ended {
+        ended(self.home.command(words).env("DOCKER_HOST", self.docker.host()))
+    }
+
+    fn ok(&self, words: &[&str]) -> String {
+        let ended = self.run(words);
+        assert_eq!(ended.code, 0, "{words:?}: {ended:?}");
+        ended.out
+    }
+
+    /// `run` on this daemon.
+    fn sandbox(&self, words: &[&str]) -> Ended {
+        self.run(&[&["run", "--engine", "docker", "--image", "base:1"], words].concat())
+    }
+
+    fn containers(&self) -> String {
+        self.docker.ok("docker ps -aq")
+    }
+}
+
+#[test]
+fn commands_run_as_they_do_without_a_daemon() {
+    let on = On::new();
+    let ran = on.sandbox(&["--", "sh", "-c", "id -u; pwd; cat /app/file; echo problem >&2; exit 7"]);
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.trim()), (7, "10001\n/workspace\nfrom the base\n", "problem"), "{ran:?}");
+    let refused = on.sandbox(&["--", "bash", "-c", "exec 3<>/dev/tcp/example.org/80"]);
+    assert!(refused.code != 0 && refused.err.contains("blocked: example.org"), "{refused:?}");
+    assert_eq!(on.sandbox(&["--timeout", "1s", "--", "sleep", "60"]).code, 124);
+    assert_eq!(on.sandbox(&["--", "no-such-program"]).code, 127);
+    assert_eq!(on.sandbox(&["-u", "root", "--", "sh", "-c", "mkdir /srv && chown web /srv && stat -c %u /srv"]).out, "33\n");
+    let shared = on.home.path("shared");
+    fs::create_dir(&shared).expect("made");
+    fs::write(shared.join("in"), "from the host\n").expect("written");
+    let mounted =
+        on.sandbox(&["-v", &format!("{}:/data:ro", shared.display()), "--", "sh", "-c", "cat /data/in; touch /data/out || echo refused"]);
+    assert_eq!(mounted.out, "from the host\nrefused\n", "{mounted:?}");
+    assert_eq!(on.containers(), "", "nothing is left");
+    // Kept ones: every verb goes by way of the supervisor.
+    on.ok(&[
+        "run",
+        "--engine",
+        "docker",
+        "--image",
+        "base:1",
+        "-d",
+        "--name",
+        "kept",
+        "--",
+        "sh",
+        "-c",
+        "echo begun; trap 'exit 5' TERM; while :; do sleep 0.1; done",
+    ]);
+    assert_eq!(on.ok(&["exec", "kept", "--", "sh", "-c", "echo joined > /workspace/f; cat /proc/1/cmdline | wc -c"]).trim(), "42");
+    on.ok(&["cp", "kept:/workspace/f", &on.home.path("f").display().to_string()]);
+    assert_eq!(fs::read_to_string(on.home.path("f")).expect("copied"), "joined\n");
+    eventually("its output is logged", || on.ok(&["logs", "kept"]) == "begun\n");
+    on.ok(&["pause", "kept"]);
+    on.ok(&["resume", "kept"]);
+    assert!(on.ok(&["inspect", "kept"]).contains("\"engine\": \"docker\""));
+    on.ok(&["stop", "kept"]);
+    assert_eq!(on.run(&["wait", "kept"]).code, 5);
+    on.ok(&["rm", "kept"]);
+    assert_eq!(on.containers(), "");
+}
+
+/// What docker-bench-security's section 5 looks at, and what the model asks for besides.
+#[test]
+fn containers_are_made_as_the_model_says() {
+    let on = On::new();
+    on.ok(&["run", "--engine", "docker", "--image", "base:1", "-d", "--name", "seen", "--memory", "64m", "--", "sleep", "100"]);
+    let text = on.docker.ok("docker inspect $(docker ps -q)");
+    let all: Value = serde_json::from_str(&text).expect("JSON");
+    let (config, host) = (&all[0]["Config"], &all[0]["HostConfig"]);
+    let expected = [
+        (&host["Privileged"], json!(false)),
+        (&host["ReadonlyRootfs"], json!(true)),
+        (&host["NetworkMode"], json!("none")),
+        (&host["IpcMode"], json!("private")),
+        (&host["PidMode"], json!("")),
+        (&host["UTSMode"], json!("")),
+        (&host["Memory"], json!(67_108_864)),
+        (&host["MemorySwap"], json!(67_108_864)),
+        (&host["CapDrop"], json!(["ALL"])),
+        (&host["LogConfig"]["Config"]["max-size"], json!("10m")),
+    ];
+    for (value, wanted) in expected {
+        assert_eq!(*value, wanted, "{host}");
+    }
+    assert!(host["Devices"].as_array().is_none_or(Vec::is_empty), "{host}");
+    assert!(host["PidsLimit"].as_i64().is_some_and(|limit| limit > 0), "{host}");
+    let security = host["SecurityOpt"].to_string();
+    assert!(
+        security.contains("no-new-privileges") && security.contains("SCMP_ACT_ERRNO") && !security.contains("unconfined"),
+        "{security}"
+    );
+    assert!(config["Image"].as_str().is_some_and(|image| image.starts_with("sha256:")), "{config}");
+    assert!(config["Labels"]["cofferdam.install"].is_string() && config["Labels"]["cofferdam.sandbox"].is_string(), "{config}");
+    let default = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETPCAP", "SETUID"];
+    let added: Vec<&str> = host["CapAdd"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    assert!(added.iter().all(|one| default.contains(&one.trim_start_matches("CAP_"))), "{added:?}");
+    // Pid 1 alone holds them.
+    let inside = on.ok(&["exec", "seen", "--", "sh", "-c", "grep -h -E 'Cap(Eff|Bnd)|NoNewPrivs|Seccomp:' /proc/self/status"]);
+    assert_eq!(
+        inside.split_whitespace().collect::<Vec<_>>().join(" "),
+        "CapEff: 0000000000000000 CapBnd: 0000000000000000 NoNewPrivs: 1 Seccomp: 2"
+    );
+    on.ok(&["rm", "-f", "seen"]);
+}
+
+fn serve(on: &On) -> (Child, u16) {
+    fs::write(on.home.path("page"), "the page\n").expect("written");
+    let port = free_port();
+    let child = Command::new("python3")
+        .args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()])
+        .current_dir(on.home.path(""))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started");
+    eventually("the server listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    (child, port)
+}
+
+#[test]
+fn the_gate_serves_containers() {
+    let on = On::new();
+    let (mut server, port) = serve(&on);
+    let get = |host: &str| {
+        format!(
+            "exec 3<>/dev/tcp/{host}/{port} && printf 'GET /page HTTP/1.0\\r\\nHost: {host}:{port}\\r\\n\\r\\n' >&3 && sed '1,/^.$/d' <&3"
+        )
+    };
+    let inside = get("host.cofferdam.internal");
+    let allowed = on.sandbox(&["--allow", &format!("host.cofferdam.internal:{port}"), "--", "bash", "-c", &inside]);
+    assert_eq!((allowed.code, allowed.out.as_str()), (0, "the page\n"), "{allowed:?}");
+    let denied = on.sandbox(&["--allow", "example.org", "--", "bash", "-c", &inside]);
+    assert!(denied.code != 0 && denied.err.contains("blocked: host.cofferdam.internal"), "{denied:?}");
+    // Not by address, not by another way, not as root.
+    let direct =
+        format!("({}) 2>/dev/null; ({}) 2>/dev/null; ls /sys/class/net 2>/dev/null; echo end", get("127.0.0.1"), get("172.17.0.1"));
+    let direct = on.sandbox(&["-u", "root", "--allow", "example.org", "--", "bash", "-c", &direct]);
+    assert_eq!(direct.out, "end\n", "{direct:?}");
+    let own = free_port().to_string();
+    on.ok(&[
+        "run",
+        "--engine",
+        "docker",
+        "--image",
+        "base:1",
+        "-d",
+        "--name",
+        "served",
+        "-p",
+        &format!("{own}:8080"),
+        "--",
+        "sh",
+        "-c",
+        "busybox httpd -f -p 8080 -h /app",
+    ]);
+    eventually("its port is reached from the host", || {
+        let got = ended(Command::new("curl").args(["-s", "-m", "2", &format!("http://127.0.0.1:{own}/file")]));
+        got.out == "from the base\n"
+    });
+    on.ok(&["rm", "-f", "served"]);
+    let _ = server.kill();
+    let _ = server.wait();
+}
+
+#[test]
+fn what_a_dead_supervisor_leaves_is_swept_and_nothing_else() {
+    let on = On::new();
+    on.ok(&["run", "--engine", "docker", "--image", "base:1", "-d", "--name", "lost", "--", "sleep", "100"]);
+    on.docker.ok("docker run -d --name foreign --network none --label cofferdam.install=00000000000000000000000000000001 $(docker images -q | head -n 1) /bin/sleep 100");
+    let record: Value = serde_json::from_str(&on.ok(&["inspect", "lost"])).expect("JSON");
+    let id = record["id"].as_str().expect("an id").to_owned();
+    let found = ended(Command::new("pkill").args(["-9", "-f", &format!("monitor --id {id}")]));
+    assert_eq!(found.code, 0, "{found:?}");
+    eventually("the container ends with its supervisor", || on.docker.ok("docker ps -q").lines().count() == 1);
+    assert!(on.ok(&["prune"]).contains("ended"));
+    assert_eq!(on.docker.ok("docker ps -a --format '{{.Names}}'"), "foreign\n");
+    on.docker.ok("docker rm -f foreign");
+    // A daemon that is gone is said, where something of it has to be looked for.
+    on.ok(&["run", "--engine", "docker", "--image", "base:1", "-d", "--name", "kept", "--", "sleep", "100"]);
+    on.ok(&["rm", "-f", "kept"]);
+}
+
+#[test]
+fn what_a_daemon_cannot_do_is_refused_with_its_remedy() {
+    let home = Home::new();
+    busybox_root(&home.path("root"));
+    home.ok(&["image", "import", &home.path("root").display().to_string(), "base:1"]);
+    let on = |host: &str, words: &[&str]| ended(home.command(&[&["run", "--engine", "docker"], words].concat()).env("DOCKER_HOST", host));
+    let words: &[&str] = &["--image", "base:1", "--", "true"];
+    for (host, message) in [
+        ("unix:///nonexistent/docker.sock", "there is no such socket"),
+        ("tcp://127.0.0.1:2375", "only a daemon on this host"),
+        ("ssh://host", "only a daemon on this host"),
+    ] {
+        let refused = on(host, words);
+        assert!(refused.code == 125 && refused.err.contains(message), "{host}: {refused:?}");
+        assert_eq!(refused.err.trim().lines().count(), 1, "{refused:?}");
+    }
+    let docker = Docker::start();
+    let host = docker.host();
+    let refused = on(&host, &["--", "true"]);
+    assert!(refused.code != 0 && refused.err.contains("image host on the engine docker"), "{refused:?}");
+    let required = on(&host, &["--require", "id ranges", "--image", "base:1", "--", "true"]);
+    assert!(required.code != 0 && required.err.contains("control id ranges is required"), "{required:?}");
+    let list = ended(home.command(&["engine", "ls"]).env("DOCKER_HOST", &host));
+    assert!(list.out.contains("docker  yes") && list.out.contains("id ranges"), "{list:?}");
+    for said in ["(given)", "(there already)"] {
+        let given = ended(home.command(&["image", "load", "--engine", "docker", "base:1"]).env("DOCKER_HOST", &host));
+        assert!(given.out.contains(said), "{given:?}");
+    }
+    assert_eq!(docker.ok("docker ps -aq"), "");
+}
+
+/// The same attempts on both engines: the same record but for ids, times and what was used.
+#[test]
+fn tasks_end_on_both_engines_alike() {
+    let on = On::new();
+    let cases: &[(&str, &str)] = &[
+        ("right", "agent: {command: [sh, -c, 'echo done > out']}\nverify: {command: [sh, -c, 'test -e out']}\n"),
+        ("wrong", "agent: {command: [sh, -c, 'true']}\nverify: {command: [sh, -c, 'test -e out']}\n"),
+        ("fails", "agent: {command: [sh, -c, 'exit 3']}\nverify: {command: [sh, -c, 'exit 0']}\n"),
+        ("slow", "agent: {command: [sleep, '60']}\nlimits: {timeout: 1s}\nverify: {command: [sh, -c, 'exit 0']}\n"),
+        ("missing", "agent: {command: [no-such-program]}\nverify: {command: [sh, -c, 'exit 0']}\n"),
+        (
+            "reward",
+            "agent: {command: [sh, -c, 'echo 0.5 > r']}\nverify: {command: [sh, -c, 'cp r $COFFERDAM_REWARD 2>/dev/null; exit 0']}\n",
+        ),
+        (
+            "network",
+            "agent: {command: [bash, -c, '(exec 3<>/dev/tcp/example.org/80) 2>/dev/null || echo none > out']}\nverify: {command: [sh, -c, 'grep -q none out']}\n",
+        ),
+        (
+            "artifacts",
+            "agent: {command: [sh, -c, 'mkdir o && echo 1 > o/a && echo 2 > o/b']}\nartifacts: ['o/**']\nverify: {command: [sh, -c, 'test -e o/b']}\n",
+        ),
+        ("user", "agent: {command: [sh, -c, 'id -u > out']}\nverify: {command: [sh, -c, 'grep -q 10001 out']}\n"),
+        (
+            "limits",
+            "limits: {memory: 64MiB, pids: 20}\nagent: {command: [sh, -c, 'for i in $(seq 1 40); do sleep 3 & done 2>/dev/null; echo end > out']}\nverify: {command: [sh, -c, 'true']}\n",
+        ),
+    ];
+    let mut different = Vec::new();
+    for (name, rest) in cases {
+        let directory = on.home.path(name);
+        fs::create_dir(&directory).expect("made");
+        fs::write(directory.join("task.yaml"), format!("version: 1\nid: {name}\ninstruction: do it\nimage: base:1\n{rest}"))
+            .expect("written");
+        let attempt = |engine: &str| {
+            let ran = on.run(&["task", "run", "--engine", engine, &directory.display().to_string(), "-o", "json"]);
+            let record: Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{name} on {engine}: {ran:?}"));
+            let kept = ["task", "phase", "reason", "reward", "tests", "exit_code", "agent_exit"].map(|key| record[key].to_string());
+            format!("{} {kept:?}", ran.code)
+        };
+        let (native, docker) = (attempt("native"), attempt("docker"));
+        if native != docker {
+            different.push(format!("{name}: native {native}, docker {docker}"));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+    assert_eq!(on.containers(), "");
+}
