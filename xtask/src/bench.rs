@@ -171,6 +171,10 @@ fn suites(program: &str, work: &Path) -> Result<String, String> {
         Ok::<_, String>(directory.display().to_string())
     };
     let rows = output(&["bash", "xtask/bench/suites.sh", program, &place("suites")?])?;
+    let mut docker = Docker::start(Path::new(&place("docker")?))?;
+    let on_docker = output(&["bash", "xtask/bench/docker.sh", program, &place("on-docker")?, &docker.host]);
+    docker.stop();
+    let on_docker = on_docker?;
     let harbor = output(&["sh", "-c", "command -v harbor || true"])?;
     let others = if harbor.trim().is_empty() {
         "| the same directories through Harbor on Docker (oracle) | 5x, 10x | not measured: no harbor on PATH |\n".to_owned()
@@ -180,7 +184,10 @@ fn suites(program: &str, work: &Path) -> Result<String, String> {
         docker.stop();
         rows?
     };
-    Ok(format!("\n## Tasks and suites\n\n| what | must, aim | measured |\n|---|---|---|\n{rows}{others}"))
+    Ok(format!(
+        "\n## Tasks and suites\n\n| what | must, aim | measured |\n|---|---|---|\n{rows}{others}\n\
+         ## Engine docker, beside `docker run` with the same flags\n\n| what | must, aim | cofferdam | docker | more |\n|---|---|---|---|---|\n{on_docker}"
+    ))
 }
 
 /// Milliseconds that a gated network adds to a run.

@@ -395,6 +395,12 @@ pub struct EscapeArgs {
     /// Leave out the runs that show each probe working with its control off.
     #[arg(long)]
     pub only_contained: bool,
+    /// Where the sandboxes are made: native, docker, auto.
+    #[arg(long, value_enum, default_value_t)]
+    pub engine: EngineName,
+    /// What they start from: any image with a shell and sleep.
+    #[arg(long, default_value = "host")]
+    pub image: cofferdam_model::ImageRef,
 }
 
 #[derive(Debug, Args)]

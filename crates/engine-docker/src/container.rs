@@ -5,7 +5,7 @@ use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountBindOptions, MountType, ResourcesUlimits,
 };
 use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
-use cofferdam_policy::seccomp;
+use cofferdam_policy::{capability, seccomp};
 use cofferdam_sys::process;
 use cofferdam_trust::Origin;
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ const MEMLOCK_BYTES: u64 = 8 << 20;
 const PENDING_SIGNALS: u64 = 16_384;
 const MESSAGE_QUEUE_BYTES: u64 = 819_200;
 const BYTES_OF_A_FILE: u64 = 4096;
-/// Hidden: what the native engine hides, and of `/sys`, which a container sees, all that no program asks for.
+/// Hidden: what the native engine hides. `/sys` and `/dev` are replaced.
 const MASKED: &[&str] = &[
     "/proc/acpi",
     "/proc/asound",
@@ -47,25 +47,8 @@ const MASKED: &[&str] = &[
     "/proc/timer_list",
     "/proc/timer_stats",
     "/proc/vmallocinfo",
-    "/sys/block",
-    "/sys/bus",
-    "/sys/class",
-    "/sys/dev",
-    "/sys/firmware",
-    "/sys/fs",
-    "/sys/hypervisor",
-    "/sys/kernel",
-    "/sys/module",
-    "/sys/power",
-    "/sys/devices/virtual",
-    "/sys/devices/pci0000:00",
-    "/sys/devices/platform",
-    "/sys/devices/pnp0",
-    "/sys/devices/LNXSYSTM:00",
 ];
-const READ_ONLY: &[&str] = &["/proc/sys", "/proc/sysrq-trigger", "/sys"];
-/// What pid 1 of a sandbox holds, by name.
-const CAPABILITIES: &[&str] = &["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETPCAP", "SETUID"];
+const READ_ONLY: &[&str] = &["/proc/sys", "/proc/sysrq-trigger"];
 
 /// Whether the image's root cannot be changed: everybody but root only loses what they could not do.
 pub fn is_read_only(spec: &SandboxSpec) -> bool {
@@ -90,7 +73,7 @@ pub fn describe(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<Contain
         user: Some("0:0".into()),
         tty: Some(false),
         env: Some(Vec::new()),
-        cmd: Some(vec![format!("{OWN}/socket")]),
+        cmd: Some(pid_one_arguments(spec)),
         entrypoint: Some(vec![format!("{OWN}/init")]),
         image: Some(image),
         working_dir: Some("/".into()),
@@ -100,6 +83,20 @@ pub fn describe(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<Contain
         host_config: Some(host_config(spec, facts, own)?),
         ..Default::default()
     })
+}
+
+/// What a test gives to show that the bound is noticed: all that this host has and that old daemons know.
+pub fn every_capability() -> u64 {
+    const KNOWN: u64 = (1 << 38) - 1;
+    process::bounding_set() & KNOWN
+}
+
+fn pid_one_arguments(spec: &SandboxSpec) -> Vec<String> {
+    let mut words = vec![format!("{OWN}/socket")];
+    if spec.unplugged.contains(&UnpluggedControl::Landlock) {
+        words.push("unfenced".into());
+    }
+    words
 }
 
 fn host_config(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<HostConfig, EngineError> {
@@ -126,7 +123,7 @@ fn host_config(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<HostConf
         privileged: Some(false),
         init: Some(false),
         cap_drop: Some(if every { Vec::new() } else { vec!["ALL".into()] }),
-        cap_add: Some(if every { vec!["ALL".into()] } else { CAPABILITIES.iter().map(|name| (*name).to_owned()).collect() }),
+        cap_add: Some(capability::names(if every { every_capability() } else { capability::PID_ONE }).map(str::to_owned).collect()),
         security_opt: Some(security),
         readonly_rootfs: Some(read_only),
         masked_paths: paths(MASKED),

@@ -67,6 +67,11 @@ impl Daemon {
         check(&facts)?;
         Ok(Self { client, facts })
     }
+
+    /// Whether it is there at all.
+    pub async fn answers(&self) -> bool {
+        self.client.ping().await.is_ok()
+    }
 }
 
 fn check(facts: &Facts) -> Result<(), EngineError> {

@@ -3,6 +3,7 @@
 use crate::container::{self, INSTALL, SANDBOX};
 use crate::daemon::{Daemon, failed, is_missing};
 use crate::files;
+use crate::refit::refit;
 use crate::sandbox::{DockerSandbox, Parts};
 use async_trait::async_trait;
 use bollard::errors::Error;
@@ -12,10 +13,13 @@ use bollard::query_parameters::{
 };
 use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec, UnpluggedControl};
 use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
+use cofferdam_engine_host::device::system;
 use cofferdam_engine_host::wiring;
 use cofferdam_gate::wire::{self, Wire};
 use cofferdam_model::{InstallId, SandboxId};
-use cofferdam_sys::namespace::{self, Network};
+use cofferdam_sys::channel;
+use cofferdam_sys::namespace::Network;
+use cofferdam_sys::plan_wire::REQUEST_GO;
 use cofferdam_trust::Origin;
 use cofferdam_trust::content::Content;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -142,8 +146,8 @@ impl DockerEngine {
         let namespace = Network::of(pid).map_err(system)?;
         let mut wire = put_up(spec, &namespace)?;
         wiring::hand_to_gate(spec, &mut wire)?;
-        let root = namespace::tree_of(pid).map_err(system)?;
         let base = first_id(pid);
+        let root = refit(pid, base, spec)?;
         files::are_as_checked(&root, spec)?;
         files::put_in(&root, base, spec)?;
         let cgroup = Cgroup::of_process(&self.hierarchies, pid).ok_or_else(|| EngineError::Unsupported {
@@ -151,13 +155,11 @@ impl DockerEngine {
             why: "it is in no control group of its own that this process can see".into(),
             remedy: "run Cofferdam where the daemon runs, with /sys/fs/cgroup mounted".into(),
         })?;
+        // Now it fences itself in, and serves.
+        channel::send_words(&control, [REQUEST_GO, 0, 0, 0], &[]).map_err(system)?;
         let parts = Parts { control, pidfd, wire, namespace, root, base, cgroup };
         DockerSandbox::adopt(self.daemon.clone(), id.to_owned(), parts, spec, events)
     }
-}
-
-fn system(error: cofferdam_sys::Error) -> EngineError {
-    EngineError::host(error.call, error.source)
 }
 
 /// The first id of the container's range on this host: 0 unless the daemon remaps users.
@@ -225,7 +227,12 @@ impl Engine for DockerEngine {
         let cgroups = self.hierarchies.missing().into_iter();
         missing
             .extend(cgroups.map(|name| (format!("{name} limit"), format!("no cgroup hierarchy on this host has the {name} controller"))));
-        Capabilities { name: "docker", host_image: false, pause: true, usage: true, missing }
+        let mut exceptions = vec![("mountinfo-paths".into(), "the daemon's own mounts name its directories".into())];
+        if !remapped {
+            exceptions.push(("id-range".into(), "the host's ids".into()));
+            exceptions.push(("namespaces".into(), "the host's user namespace".into()));
+        }
+        Capabilities { name: "docker", host_image: false, pause: true, usage: true, missing, exceptions }
     }
 
     async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {

@@ -15,6 +15,7 @@ mod daemon;
 mod engine;
 mod files;
 mod image;
+mod refit;
 mod sandbox;
 
 pub use daemon::{Daemon, Facts};

@@ -1,5 +1,6 @@
 //! One container as a sandbox.
 
+use crate::container::every_capability;
 use crate::daemon::Daemon;
 use crate::engine::remove;
 use crate::files;
@@ -15,6 +16,7 @@ use cofferdam_engine_host::processes::Processes;
 use cofferdam_engine_host::refused::{Refused, serve};
 use cofferdam_engine_host::{transfer, wiring};
 use cofferdam_gate::wire::Wire;
+use cofferdam_policy::capability;
 use cofferdam_sys::namespace::Network;
 use cofferdam_trust::layout::NewLayer;
 use std::os::fd::OwnedFd;
@@ -76,12 +78,13 @@ impl DockerSandbox {
         let (resolver, kept) = if gated { (None, Some(wire.resolver)) } else { (Some(wire.resolver), None) };
         let network = serve(resolver, wire.refusals, &refused).map_err(|e| EngineError::host("serve the sandbox's resolver", e))?;
         let pid_one = PidOne::connect(control, Vec::new()).map_err(|e| EngineError::host("connect to pid 1", e))?;
-        let root_keeps_all = spec.unplugged.contains(&UnpluggedControl::Capabilities);
+        let every = spec.unplugged.contains(&UnpluggedControl::Capabilities);
+        let of_root = if every { every_capability() } else { capability::ROOT };
         Ok(Self {
             daemon,
             id,
             directory: spec.directory.clone(),
-            processes: Arc::new(Processes::new(pid_one, pidfd, cgroup, spec.limits.open_files, root_keeps_all)),
+            processes: Arc::new(Processes::new(pid_one, pidfd, cgroup, spec.limits.open_files, of_root)),
             root,
             base,
             stop_signal: signal_number(&spec.image.config().stop_signal).unwrap_or(SIGTERM),
@@ -176,7 +179,13 @@ impl Sandbox for DockerSandbox {
         for task in &self.network {
             task.abort();
         }
-        remove(&self.daemon, &self.id).await?;
+        match remove(&self.daemon, &self.id).await {
+            // The daemon is away. Everything in the container has ended; the sweep finds what the daemon still knows of it.
+            Err(EngineError::Host { .. }) if !self.daemon.answers().await => {}
+            other => {
+                other?;
+            }
+        }
         files::remove_own(&self.directory);
         *self.deleted.lock().unwrap_or_else(PoisonError::into_inner) = true;
         Ok(())

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod device;
 pub mod pid_one;
 pub mod processes;
 pub mod refused;

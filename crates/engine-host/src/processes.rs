@@ -25,17 +25,17 @@ pub struct Processes {
     pidfd: OwnedFd,
     cgroup: Cgroup,
     open_files: u32,
-    root_keeps_all: bool,
+    of_root: u64,
     main: Mutex<Option<u32>>,
     execs: Mutex<HashMap<u32, Cgroup>>,
     next_exec: AtomicU32,
 }
 
 impl Processes {
-    /// Of the sandbox with this pid 1, whose descriptor is `pidfd`. `root_keeps_all`: a test left out the dropping of capabilities.
-    pub fn new(pid_one: PidOne, pidfd: OwnedFd, cgroup: Cgroup, open_files: u32, root_keeps_all: bool) -> Self {
+    /// Of the sandbox with this pid 1, whose descriptor is `pidfd`. `of_root`: the capabilities of its uid 0.
+    pub fn new(pid_one: PidOne, pidfd: OwnedFd, cgroup: Cgroup, open_files: u32, of_root: u64) -> Self {
         let (main, execs, next_exec) = (Mutex::default(), Mutex::default(), AtomicU32::new(1));
-        Self { pid_one, pidfd, cgroup, open_files, root_keeps_all, main, execs, next_exec }
+        Self { pid_one, pidfd, cgroup, open_files, of_root, main, execs, next_exec }
     }
 
     /// Its groups.
@@ -52,7 +52,7 @@ impl Processes {
             uid: user.uid,
             gid: user.gid,
             groups: user.groups.clone(),
-            capabilities: if self.root_keeps_all && user.uid == 0 { capability::EVERY } else { capability::of_user(user.uid) },
+            capabilities: if user.uid == 0 { self.of_root } else { capability::of_user(user.uid) },
             umask: UMASK,
             open_files: self.open_files.min(u32::try_from(process::hard_limit(RLIMIT_NOFILE)).unwrap_or(u32::MAX)),
             terminal: process.terminal,

@@ -1,8 +1,8 @@
 //! Where a sandbox's own bytes go: memory where its disk limit fits in half the memory limit, else an ext4 image on a
 //! loop device, copied from a template that is formatted once for each size.
 
-use crate::device::system;
 use cofferdam_engine::EngineError;
+use cofferdam_engine_host::device::system;
 use cofferdam_model::Limits;
 use cofferdam_sys::loopdev;
 use cofferdam_sys::mount::{FsOption, new_fs};

@@ -1,11 +1,11 @@
 //! The engine: what is the same for every sandbox of this process, and the trait.
 
-use crate::device::system;
 use crate::launch::{Ahead, launch};
 use crate::sandbox::NativeSandbox;
 use async_trait::async_trait;
 use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec};
 use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
+use cofferdam_engine_host::device::system;
 use cofferdam_model::{InstallId, SandboxId};
 use cofferdam_sys::mount::{attr, new_fs};
 use cofferdam_sys::process;
@@ -149,7 +149,7 @@ impl Engine for NativeEngine {
         if self.host.landlock.is_none() {
             missing.push(("landlock".into(), "the kernel has it not, or it is not among the enabled security modules".into()));
         }
-        Capabilities { name: "native", host_image: true, pause: true, usage: true, missing }
+        Capabilities { name: "native", host_image: true, pause: true, usage: true, missing, exceptions: Vec::new() }
     }
 
     async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {

@@ -9,7 +9,6 @@
 //!
 //! Everything is held by descriptors until GO, so an error or a kill at any step leaves only what the sweep removes.
 
-use crate::device::{self, Devices, system};
 use crate::disk;
 use crate::engine::Host;
 use crate::lease::{Lease, RANGE_IDS};
@@ -18,6 +17,7 @@ use crate::root::{Upper, host_tree, relative};
 use crate::seccomp::FILTER;
 use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
 use cofferdam_engine_host::cgroup::Cgroup;
+use cofferdam_engine_host::device::{self, Devices, system};
 use cofferdam_engine_host::wiring;
 use cofferdam_gate::wire::{self, Reach, Wire};
 use cofferdam_policy::capability;

@@ -6,7 +6,6 @@
 //! Start reading at [`launch`], the order in which a sandbox comes to be, then [`sandbox`].
 #![forbid(unsafe_code)]
 
-mod device;
 mod disk;
 mod engine;
 mod launch;

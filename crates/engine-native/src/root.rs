@@ -4,8 +4,8 @@
 //! Every place that something will be mounted at is made in the upper directory first. An upper entry hides whatever
 //! the image ships under that name, a link out of the root included, so a hostile image cannot move a mount.
 
-use crate::device::system;
 use cofferdam_engine::{Directory, EngineError, File, SandboxSpec};
+use cofferdam_engine_host::device::system;
 use cofferdam_sys::mount::{FsOption, attr, clone_tree, new_fs, set_attributes};
 use cofferdam_trust::Origin;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, mkdirat, openat, openat2, statat};

@@ -12,6 +12,7 @@ use cofferdam_engine_host::pid_one::PidOne;
 use cofferdam_engine_host::processes::Processes;
 use cofferdam_engine_host::refused::{Refused, serve};
 use cofferdam_engine_host::{transfer, wiring};
+use cofferdam_policy::capability;
 use cofferdam_sys::namespace::Network;
 use cofferdam_trust::layout::NewLayer;
 use std::os::fd::OwnedFd;
@@ -45,9 +46,10 @@ impl NativeSandbox {
         let network = serve(resolver, wire.refusals, &refused).map_err(|e| EngineError::host("serve the sandbox's resolver", e))?;
         let pid_one = PidOne::connect(control, places).map_err(|e| EngineError::host("connect to pid 1", e))?;
         let base = lease.base;
-        let root_keeps_all = spec.unplugged.contains(&UnpluggedControl::Capabilities);
+        let every = spec.unplugged.contains(&UnpluggedControl::Capabilities);
+        let of_root = if every { capability::EVERY } else { capability::ROOT };
         Ok(Self {
-            processes: Processes::new(pid_one, pidfd, cgroup, spec.limits.open_files, root_keeps_all),
+            processes: Processes::new(pid_one, pidfd, cgroup, spec.limits.open_files, of_root),
             root,
             lease: Mutex::new(Some(lease)),
             base,

@@ -23,6 +23,8 @@ pub struct Capabilities {
     pub usage: bool,
     /// Controls of the security model that this host cannot enforce, each with its reason.
     pub missing: Vec<(String, String)>,
+    /// Probes of the escape test that find something on this engine, each with its reason. What is not here is contained.
+    pub exceptions: Vec<(String, String)>,
 }
 
 /// Makes sandboxes.

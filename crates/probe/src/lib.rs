@@ -14,6 +14,7 @@ mod syscalls;
 
 pub use report::{Finding, Outcome};
 pub use resources::hoard;
+pub use syscalls::x32_call_is_refused;
 
 /// Something to try.
 #[derive(Clone, Copy, Debug)]

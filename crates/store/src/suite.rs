@@ -18,6 +18,9 @@ pub struct SuiteRecord {
     pub agent: String,
     /// The command line of an agent that is one.
     pub agent_command: Option<String>,
+    /// What makes its sandboxes: an engine's name; empty is the default.
+    #[serde(default)]
+    pub engine: String,
     /// How often each task is attempted.
     pub attempts: u32,
     /// When it was accepted.

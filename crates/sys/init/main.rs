@@ -37,15 +37,16 @@ pub extern "C" fn enter(stack: *const *const u8) -> ! {
     sys!(PRCTL, PR_SET_DUMPABLE, 0, 0, 0);
     sys!(SIGPROCMASK, 0, &raw const ALL_SIGNALS, 0, 8);
     // SAFETY: the kernel puts the count there, and at least as many addresses of strings as it says.
-    let (spawner, socket) = unsafe {
+    let (spawner, socket, fenced) = unsafe {
         let count = stack.read() as usize;
-        (count > 0 && names_spawner(stack.add(1).read()), if count > 1 { stack.add(2).read() } else { core::ptr::null() })
+        let socket = if count > 1 { stack.add(2).read() } else { core::ptr::null() };
+        (count > 0 && names_spawner(stack.add(1).read()), socket, count <= 2)
     };
     match (spawner, socket.is_null()) {
         (true, _) => spawner::main_loop(),
         (false, true) => pid_one::main_loop(),
         // SAFETY: an argument of this program ends in NUL.
-        (false, false) => unsafe { contained::main_loop(socket) },
+        (false, false) => unsafe { contained::main_loop(socket, fenced) },
     }
 }
 

@@ -79,6 +79,23 @@ pub fn clone_tree(at: BorrowedFd<'_>, path: &str, recursive: bool) -> Result<Own
     open_tree(at, path, flags).map_err(|e| Error::new(format!("open_tree {path}"), e))
 }
 
+/// Attaches a detached mount at a path, above what is mounted there.
+pub fn attach(mount: impl AsFd, path: &str) -> Result<()> {
+    let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(mount.as_fd(), "", rustix::fs::CWD, path, flags).map_err(|e| Error::new(format!("move_mount {path}"), e))
+}
+
+/// Takes a mount away from a path; what is open of it stays so.
+pub fn detach(path: &str) -> Result<()> {
+    rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH).map_err(|e| Error::new(format!("umount {path}"), e))
+}
+
+/// A mount by a path that it is attached at, to be given attributes.
+pub fn at(path: &str) -> Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|e| Error::new(format!("open {path}"), e))
+}
+
 /// Sets attributes on a detached mount; with `userns` its ids are translated through that user namespace.
 /// Propagation becomes private.
 pub fn set_attributes(mount: impl AsFd, attributes: u64, userns: Option<BorrowedFd<'_>>, recursive: bool) -> Result<()> {

@@ -48,16 +48,15 @@ pub fn of_process(pid: u32, kind: &str) -> Result<OwnedFd> {
     open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| Error::new(format!("open {path}"), e))
 }
 
-/// Everything that a process sees mounted, as a detached tree: it outlives the process.
-pub fn tree_of(pid: u32) -> Result<OwnedFd> {
+/// Does work among the mounts of a process, whose root it has: in a thread of its own, which stays there to its end.
+pub fn in_mounts_of<T: Send + 'static>(pid: u32, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let mounts = of_process(pid, "mnt")?;
-    // A thread of its own, with a root and directory of its own: it stays in that namespace to its end.
-    let enter = move || -> Result<OwnedFd> {
+    let enter = move || {
         // SAFETY: takes no pointers.
         check(i64::from(unsafe { libc::unshare(libc::CLONE_FS) }), "unshare(CLONE_FS)")?;
         // SAFETY: takes no pointers; the descriptor is open.
         check(i64::from(unsafe { libc::setns(mounts.as_raw_fd(), libc::CLONE_NEWNS) }), "setns(mount)")?;
-        crate::mount::clone_tree(rustix::fs::CWD, "/", true)
+        work()
     };
     let thread = std::thread::Builder::new().spawn(enter).map_err(|e| Error::new("start a thread", e))?;
     thread.join().unwrap_or_else(|_| Err(Error::new("enter mounts", std::io::Error::other("its thread panicked"))))

@@ -64,6 +64,13 @@ pub fn cpus() -> u32 {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count().max(1))
 }
 
+/// The capabilities that this process and what it executes can have at all.
+pub fn bounding_set() -> u64 {
+    let status = read_kernel_file(std::path::Path::new("/proc/self/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0)
+}
+
 /// A small file of the kernel's (`/proc`, `/sys`) in as few calls as can be.
 pub fn read_kernel_file(path: &std::path::Path) -> std::io::Result<String> {
     const AT_ONCE: usize = 16 << 10;

@@ -1,5 +1,6 @@
 //! Arguments of `suite`.
 
+use crate::engines::EngineName;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -67,7 +68,10 @@ pub struct SuiteRunArgs {
     /// Only tasks whose id is like this, such as 'fix-*'; may be given more than once.
     #[arg(long, value_name = "GLOB")]
     pub filter: Vec<String>,
+    /// What makes the sandboxes: native, docker, auto [default: auto].
+    #[arg(long, value_enum)]
+    pub engine: Option<EngineName>,
     /// Go on with a suite that was stopped or lost its runner: its id, or the newest.
-    #[arg(long, value_name = "SUITE", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["agent", "agent_cmd", "attempts", "filter"])]
+    #[arg(long, value_name = "SUITE", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["agent", "agent_cmd", "attempts", "filter", "engine"])]
     pub resume: Option<String>,
 }

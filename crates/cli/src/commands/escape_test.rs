@@ -1,13 +1,12 @@
 //! `cofferdam escape-test`: every probe inside real sandboxes, as the default user, as root, in an exec; then with each
 //! control left out, where the probes that it stops must get through.
 
-use crate::args::{EscapeArgs, Global};
+use crate::args::{EscapeArgs, Global, TrustArgs};
 use crate::context::{Context, random};
 use crate::exit::{FAILED, Failure, UNHEALTHY};
 use crate::output::{one, table};
 use cofferdam_engine::conformance::{Kit, ProbeResult};
 use cofferdam_engine::{MountSource, UnpluggedControl};
-use cofferdam_model::ImageRef;
 use cofferdam_probe::{Probe, all};
 use std::collections::BTreeMap;
 use std::os::linux::net::SocketAddrExt;
@@ -34,22 +33,22 @@ struct Row {
 /// Runs it. Exit status 0 if every attempt was contained and every probe showed that it can fail, else 3.
 pub fn run(global: Global, arguments: &EscapeArgs) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
-    let engine = context.engine()?;
+    let engine = context.engine_named(arguments.engine, None, false)?;
     let directory = context.data.path().join(format!("escape-test-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
+    let image = crate::images::start_from(&context, &arguments.image, &TrustArgs::default())?;
     let result = context.runtime.block_on(async {
-        let image = cofferdam_trust::resolve(&ImageRef::Host, context.data.path())?;
         // The program is shown from a copy: where it is installed is the host's own affair.
         let program = directory.join("probe");
         std::fs::copy("/proc/self/exe", &program)?;
         let probe = MountSource::open(&program, None, Path::new("/nonexistent"))?;
         let _unrecorded = context.data.hold_unrecorded()?;
-        let mut kit = Kit::new(&engine, image, context.data.install(), directory.clone(), probe);
+        let mut kit = Kit::new(&*engine, image, context.data.install(), directory.clone(), probe);
         let _listener = describe_host(&mut kit, &directory)?;
         attempt(&kit, arguments).await
     });
     std::fs::remove_dir_all(&directory)?;
-    report(&context.global, &result?)
+    report(&context.global, &result?, &engine.capabilities().exceptions)
 }
 
 /// Tells the probes what of the host they must not find.
@@ -113,8 +112,10 @@ fn row(probe: &Probe, user: &Results, root: &Results, exec: &Results, off: &BTre
     }
 }
 
-fn report(global: &Global, rows: &[Row]) -> Result<ExitCode, Failure> {
-    let is_open = |row: &&Row| [&row.user, &row.root, &row.exec].into_iter().any(|outcome| outcome == "open" || outcome == "missing");
+fn report(global: &Global, rows: &[Row], exceptions: &[(String, String)]) -> Result<ExitCode, Failure> {
+    let why = |row: &Row| exceptions.iter().find(|(name, _)| *name == row.probe).map(|(_, why)| why);
+    let finds = |row: &Row| [&row.user, &row.root, &row.exec].into_iter().any(|outcome| outcome == "open" || outcome == "missing");
+    let is_open = |row: &&Row| finds(row) && why(row).is_none();
     let holes = rows.iter().filter(is_open).count();
     let controls: std::collections::BTreeSet<&str> = rows.iter().filter_map(|row| row.without.as_deref()).collect();
     // A control whose absence nothing notices is not being tested.
@@ -140,6 +141,11 @@ fn report(global: &Global, rows: &[Row]) -> Result<ExitCode, Failure> {
         table(out, &["REF", "PROBE", "USER", "ROOT", "EXEC", "CONTROL OFF"], &cells)?;
         for row in rows.iter().filter(is_open) {
             writeln!(out, "OPEN  {}: {}", row.probe, crate::output::printable(&row.detail))?;
+        }
+        for row in rows.iter().filter(|row| finds(row)) {
+            if let Some(why) = why(row) {
+                writeln!(out, "NAMED {}: this engine has it not: {why}", row.probe)?;
+            }
         }
         writeln!(out, "{} attempts, {holes} open", rows.len())
     })?;

@@ -8,6 +8,7 @@ mod report;
 use crate::args::{Global, SuiteArg, SuiteRunArgs, SuiteVerb, TrustArgs};
 use crate::commands::task;
 use crate::context::{Context, actor, random};
+use crate::engines::EngineName;
 use crate::exit::{FAILED, Failure};
 use crate::host::Machine;
 use crate::output::{age, one, table};
@@ -155,6 +156,7 @@ fn accept(store: &mut Store, arguments: &SuiteRunArgs) -> Result<(SuiteRecord, O
         source: std::path::absolute(&source)?,
         agent,
         agent_command: arguments.agent_cmd.clone(),
+        engine: arguments.engine.unwrap_or_default().text().to_owned(),
         attempts,
         created_at: now(),
         ended_at: None,
@@ -231,7 +233,8 @@ fn discover(place: &Path, depth: usize, found: &mut BTreeMap<cofferdam_model::Na
 
 fn attempt_all(context: &Context, store: &mut Store, record: &SuiteRecord, parallel: usize) -> Result<(), Failure> {
     let agent = task::agent(&record.agent, record.agent_command.as_deref())?;
-    let engine = context.engine()?;
+    let named = <EngineName as clap::ValueEnum>::from_str(&record.engine, false).unwrap_or_default();
+    let engine = context.engine_named(named, None, false)?;
     let machine = Machine::read();
     let items = store.suite_items(record.id, None)?;
     let progress = Progress::new(&items, context.global.quiet);
@@ -244,7 +247,7 @@ fn attempt_all(context: &Context, store: &mut Store, record: &SuiteRecord, paral
         scope.spawn(|| watch(&context.runtime, &stop, &over, &data, record.id));
         let runner = Runner {
             data: &context.data,
-            engine: &engine,
+            engine: &*engine,
             suite: record,
             parallel,
             budget: Budget { memory: machine.available() / 100 * MEMORY_PERCENT, cpu_millis: machine.cpus.millis() },

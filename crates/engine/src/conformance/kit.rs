@@ -224,7 +224,9 @@ impl Made {
         let ran = self.run(process, main, "").await?;
         let results: Result<Vec<ProbeResult>, _> = ran.out.lines().map(serde_json::from_str).collect();
         let results = results.map_err(|e| format!("{e} in {:?} {:?}", ran.out, ran.err))?;
-        if results.is_empty() { Err(format!("probe said nothing: {:?} {:?}", ran.status, ran.err)) } else { Ok(results) }
+        // One that was killed on the way says nothing of what it would have tried.
+        let whole = matches!(ran.status, ExitStatus::Code(_)) && !results.is_empty();
+        if whole { Ok(results) } else { Err(format!("probe ended early: {:?} {:?}, {} results", ran.status, ran.err, results.len())) }
     }
 
     /// What is seen of it.
