@@ -59,8 +59,8 @@ impl Context {
 
     /// The daemon at this address, as an engine.
     pub fn docker(&self, host: &str) -> Result<DockerEngine, Failure> {
-        let content = Content::of(self.data.path());
-        Ok(self.runtime.block_on(DockerEngine::connect_to(host, self.data.install()))?.with_store(content))
+        let (content, cache) = (Content::of(self.data.path()), self.data.path().join("docker.json"));
+        Ok(self.runtime.block_on(DockerEngine::connect_to(host, self.data.install(), Some(&cache)))?.with_store(content))
     }
 
     /// What sweeps: the native engine, and a daemon if this installation ever used one.

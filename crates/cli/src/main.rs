@@ -45,6 +45,10 @@ fn main() -> ExitCode {
 
 /// Whether this command will want a sandbox, as far as can be seen before its arguments are parsed.
 fn makes_sandbox(arguments: &[OsString]) -> bool {
+    let by_daemon = |pair: &[OsString]| pair[0] == "--engine" && pair[1] == "docker";
+    if arguments.windows(2).any(by_daemon) || arguments.iter().any(|word| word == "--engine=docker") {
+        return false;
+    }
     let mut words = arguments.iter().skip(1).filter_map(|word| word.to_str());
     let mut value = false;
     let verb = words.find(|word| {

@@ -1,14 +1,17 @@
 //! The daemon: where it is, what it can do, what its errors mean.
 
 use bollard::errors::Error;
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use cofferdam_engine::EngineError;
 use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Docker 20.10.
 const OLDEST_API: (u32, u32) = (1, 41);
 const ANSWER_SECONDS: u64 = 120;
+const KEPT_FOR: Duration = Duration::from_mins(5);
 
 /// A connection.
 #[derive(Clone, Debug)]
@@ -20,7 +23,7 @@ pub struct Daemon {
 }
 
 /// What a daemon says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Facts {
     /// Its socket.
     pub socket: String,
@@ -39,32 +42,27 @@ pub struct Facts {
 }
 
 impl Daemon {
-    /// By its address; empty is the system's.
-    pub async fn connect(host: &str) -> Result<Self, EngineError> {
+    /// By its address; empty is the system's. What it says of itself takes it a while, so that is kept in `cache` for some minutes.
+    pub async fn connect(host: &str, cache: Option<&Path>) -> Result<Self, EngineError> {
         let socket = match (host, host.strip_prefix("unix://")) {
             ("", _) => DEFAULT_SOCKET.to_owned(),
             (_, Some(path)) => path.to_owned(),
             (_, None) => return Err(remote(host)),
         };
         let error = |error| unreachable_daemon(&socket, &error);
+        if let Some(facts) = cache.and_then(|cache| kept(cache, &socket)) {
+            let version = version_of(&facts.api);
+            let client = Docker::connect_with_unix(&socket, ANSWER_SECONDS, &version).map_err(error)?;
+            return Ok(Self { client, facts });
+        }
         let client = Docker::connect_with_unix(&socket, ANSWER_SECONDS, API_DEFAULT_VERSION).map_err(error)?;
         let client = client.negotiate_version().await.map_err(error)?;
-        let version = client.version().await.map_err(error)?;
-        let info = client.info().await.map_err(error)?;
-        let security: Vec<String> = info.security_options.unwrap_or_default();
-        let backing = info.driver_status.unwrap_or_default();
-        let on_xfs = backing.iter().any(|pair| pair.len() == 2 && pair[0] == "Backing Filesystem" && pair[1] == "xfs");
-        let storage = info.driver.unwrap_or_default();
-        let facts = Facts {
-            version: version.version.unwrap_or_default(),
-            api: version.api_version.unwrap_or_default(),
-            disk_quota: matches!(storage.as_str(), "btrfs" | "zfs" | "devicemapper") || (storage == "overlay2" && on_xfs),
-            storage,
-            runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
-            security,
-            socket,
-        };
+        let facts = ask(&client, &socket).await.map_err(error)?;
         check(&facts)?;
+        if let (Some(cache), Some(mark)) = (cache, mark(&socket)) {
+            // Without it the next one asks again.
+            let _ = serde_json::to_vec(&Kept { mark, facts: facts.clone() }).map(|bytes| std::fs::write(cache, bytes));
+        }
         Ok(Self { client, facts })
     }
 
@@ -72,6 +70,49 @@ impl Daemon {
     pub async fn answers(&self) -> bool {
         self.client.ping().await.is_ok()
     }
+}
+
+async fn ask(client: &Docker, socket: &str) -> Result<Facts, Error> {
+    let (version, info) = tokio::try_join!(client.version(), client.info())?;
+    let backing = info.driver_status.unwrap_or_default();
+    let on_xfs = backing.iter().any(|pair| pair.len() == 2 && pair[0] == "Backing Filesystem" && pair[1] == "xfs");
+    let storage = info.driver.unwrap_or_default();
+    Ok(Facts {
+        version: version.version.unwrap_or_default(),
+        api: client.client_version().to_string(),
+        disk_quota: matches!(storage.as_str(), "btrfs" | "zfs" | "devicemapper") || (storage == "overlay2" && on_xfs),
+        storage,
+        runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
+        security: info.security_options.unwrap_or_default(),
+        socket: socket.to_owned(),
+    })
+}
+
+/// What was found out a while ago, and of which socket.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Kept {
+    mark: (u64, i64, i64),
+    facts: Facts,
+}
+
+/// Inode and time of a socket: another after most restarts of its daemon.
+fn mark(socket: &str) -> Option<(u64, i64, i64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(socket).ok()?;
+    Some((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
+}
+
+fn kept(cache: &Path, socket: &str) -> Option<Facts> {
+    let age = std::fs::metadata(cache).ok()?.modified().ok()?.elapsed().ok()?;
+    let kept: Kept = serde_json::from_slice(&std::fs::read(cache).ok()?).ok()?;
+    let same = age < KEPT_FOR && kept.facts.socket == socket && mark(socket) == Some(kept.mark) && check(&kept.facts).is_ok();
+    same.then_some(kept.facts)
+}
+
+fn version_of(api: &str) -> ClientVersion {
+    let mut parts = api.split('.').filter_map(|part| part.parse().ok());
+    let (major_version, minor_version) = (parts.next().unwrap_or(1), parts.next().unwrap_or(41));
+    ClientVersion { major_version, minor_version }
 }
 
 fn check(facts: &Facts) -> Result<(), EngineError> {

@@ -8,8 +8,7 @@ use crate::sandbox::{DockerSandbox, Parts};
 use async_trait::async_trait;
 use bollard::errors::Error;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    StartContainerOptions,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
 };
 use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec, UnpluggedControl};
 use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
@@ -48,11 +47,11 @@ impl DockerEngine {
     /// For the installation with this id, on the daemon that `DOCKER_HOST` names, else the system's.
     pub async fn connect(install: InstallId) -> Result<Self, EngineError> {
         let host = std::env::var("DOCKER_HOST").unwrap_or_default();
-        Self::connect_to(&host, install).await
+        Self::connect_to(&host, install, None).await
     }
 
-    /// The same on a daemon by its address; empty is the system's.
-    pub async fn connect_to(host: &str, install: InstallId) -> Result<Self, EngineError> {
+    /// The same on a daemon by its address; empty is the system's. What it says of itself is kept in the file `cache`.
+    pub async fn connect_to(host: &str, install: InstallId, cache: Option<&Path>) -> Result<Self, EngineError> {
         if !rustix::process::geteuid().is_root() {
             return Err(EngineError::Unsupported {
                 what: "the engine docker without root".into(),
@@ -60,7 +59,7 @@ impl DockerEngine {
                 remedy: "run the command as root (sudo cofferdam …)".into(),
             });
         }
-        Ok(Self { daemon: Daemon::connect(host).await?, install, hierarchies: Hierarchies::detect(), store: None })
+        Ok(Self { daemon: Daemon::connect(host, cache).await?, install, hierarchies: Hierarchies::detect(), store: None })
     }
 
     /// Gives the daemon images of this store when they are needed.
@@ -118,18 +117,23 @@ impl DockerEngine {
     async fn bring_up(&self, spec: &SandboxSpec, id: &str, events: UnboundedSender<EngineEvent>) -> Result<DockerSandbox, EngineError> {
         let socket = spec.directory.join("contained/socket");
         let listener = listen(&socket).map_err(|error| EngineError::host("listen for pid 1", error))?;
-        let client = &self.daemon.client;
-        client.start_container(id, None::<StartContainerOptions>).await.map_err(|error| failed("start the container", error))?;
-        spec.forked.happened();
-        let inspected = client.inspect_container(id, None::<InspectContainerOptions>).await.map_err(|error| failed("look at it", error))?;
-        let pid = inspected.state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
-        let pid = pid.ok_or_else(|| EngineError::host("start the container", io::Error::other("it ended at once")))?;
-        let control = tokio::time::timeout(CONNECTS_WITHIN, accept(listener, pid)).await;
-        let control = control.map_err(|_| EngineError::host("start the container", io::Error::other("its pid 1 does not connect")))?;
-        let control = control.map_err(|error| EngineError::host("start the container", error))?;
+        // Its pid 1 connects before the daemon has said that it runs.
+        let start = async {
+            let started = self.daemon.client.start_container(id, None::<StartContainerOptions>).await;
+            started.map_err(|error| failed("start the container", error))
+        };
+        let connected = async {
+            let within = tokio::time::timeout(CONNECTS_WITHIN, accept(listener, id)).await;
+            let accepted = within.unwrap_or_else(|_| Err(io::Error::other("its pid 1 does not connect")));
+            let (control, pid) = accepted.map_err(|error| EngineError::host("start the container", error))?;
+            spec.forked.happened();
+            let taken = self.take_over(spec, id, pid, control, events)?;
+            Ok::<_, EngineError>(taken)
+        };
+        let ((), sandbox) = tokio::try_join!(start, connected)?;
         // Nobody else connects: the socket has no listener any more, and now no name either.
         let _ = std::fs::remove_file(&socket);
-        self.take_over(spec, id, pid, control, events)
+        Ok(sandbox)
     }
 
     fn take_over(
@@ -178,17 +182,19 @@ fn listen(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The connection of the container's first process, and of no other.
-async fn accept(listener: OwnedFd, pid: u32) -> io::Result<OwnedFd> {
+/// The connection of the container's first process, and of no other: its groups carry the container's id, and nothing else of the container
+/// runs yet.
+async fn accept(listener: OwnedFd, container: &str) -> io::Result<(OwnedFd, u32)> {
     let listener = cofferdam_sys::readiness::register(listener)?;
     loop {
         let mut ready = listener.readable().await?;
         let accepted = ready.try_io(|listener| Ok(rustix::net::accept_with(listener.get_ref(), SocketFlags::CLOEXEC)?));
         let Ok(accepted) = accepted else { continue };
         let socket = accepted?;
-        let peer = rustix::net::sockopt::socket_peercred(&socket)?;
-        if u32::try_from(peer.pid.as_raw_nonzero().get()).is_ok_and(|peer| peer == pid) {
-            return Ok(socket);
+        let peer = rustix::net::sockopt::socket_peercred(&socket)?.pid.as_raw_nonzero().get();
+        let groups = std::fs::read_to_string(format!("/proc/{peer}/cgroup")).unwrap_or_default();
+        if let (true, Ok(pid)) = (groups.contains(container), u32::try_from(peer)) {
+            return Ok((socket, pid));
         }
     }
 }
