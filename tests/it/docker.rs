@@ -56,6 +56,17 @@ fn commands_run_as_they_do_without_a_daemon() {
     let mounted =
         on.sandbox(&["-v", &format!("{}:/data:ro", shared.display()), "--", "sh", "-c", "cat /data/in; touch /data/out || echo refused"]);
     assert_eq!(mounted.out, "from the host\nrefused\n", "{mounted:?}");
+    let own = on.sandbox(&["-v", &format!("{}:/workspace:rw", shared.display()), "--", "sh", "-c", "cat in; pwd"]);
+    assert_eq!(own.out, "from the host\n/workspace\n", "{own:?}");
+    // What an image calls a volume is bounded, and goes with the sandbox.
+    let place = on.home.path("volume");
+    fs::create_dir(&place).expect("made");
+    fs::write(place.join("Dockerfile"), "FROM base:1\nVOLUME /data\n").expect("written");
+    on.ok(&["image", "build", "-q", "-t", "volume:1", &place.display().to_string()]);
+    let script = "dd if=/dev/zero of=/data/f bs=1M count=100 2>&1 | grep -o 'No space left'; ls /data";
+    let bounded = on.run(&["run", "--engine", "docker", "--image", "volume:1", "--disk", "16MiB", "--", "sh", "-c", script]);
+    assert_eq!(bounded.out, "No space left\nf\n", "{bounded:?}");
+    assert_eq!(on.docker.ok("docker volume ls -q"), "");
     assert_eq!(on.containers(), "", "nothing is left");
     // Kept ones: every verb goes by way of the supervisor.
     on.ok(&[
@@ -228,6 +239,8 @@ fn what_a_daemon_cannot_do_is_refused_with_its_remedy() {
     assert!(refused.code != 0 && refused.err.contains("image host on the engine docker"), "{refused:?}");
     let required = on(&host, &["--require", "id ranges", "--image", "base:1", "--", "true"]);
     assert!(required.code != 0 && required.err.contains("control id ranges is required"), "{required:?}");
+    let doctor = ended(home.command(&["doctor"]).env("DOCKER_HOST", &host));
+    assert!(doctor.out.contains("engine docker") && doctor.out.contains("id ranges: this daemon"), "{doctor:?}");
     let list = ended(home.command(&["engine", "ls"]).env("DOCKER_HOST", &host));
     assert!(list.out.contains("docker  yes") && list.out.contains("id ranges"), "{list:?}");
     for said in ["(given)", "(there already)"] {

@@ -8,6 +8,7 @@ const TO_BUILD: &[&str] = &["musl-tools"];
 const TO_TEST: &[&str] = &[
     "busybox-static",
     "curl",
+    "debian-archive-keyring",
     "dns2tcp",
     "docker-registry",
     "docker.io",
@@ -17,6 +18,7 @@ const TO_TEST: &[&str] = &[
     "gcc-aarch64-linux-gnu",
     "gdb",
     "git",
+    "gpgv",
     "hping3",
     "iodine",
     "iproute2",

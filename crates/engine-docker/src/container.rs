@@ -175,6 +175,10 @@ fn tmpfs(spec: &SandboxSpec) -> HashMap<String, String> {
     if !spec.bare {
         places.insert("/workspace".into(), options("755", user));
     }
+    // The daemon would make a volume of each, on its disk and without a bound.
+    for volume in spec.image.config().volumes.keys().filter(|volume| is_plain(volume)) {
+        places.entry(volume.trim_end_matches('/').to_owned()).or_insert_with(|| options("755", user));
+    }
     if is_read_only(spec) {
         places.insert("/var/tmp".into(), options("1777", (0, 0)));
         places.insert("/run".into(), options("755", (0, 0)));
@@ -189,7 +193,14 @@ fn tmpfs(spec: &SandboxSpec) -> HashMap<String, String> {
             }
         }
     }
+    // What the user mounts there counts.
+    let mounted = |path: &str| spec.mounts.iter().any(|mount| mount.target == Path::new(path));
+    places.retain(|path, _| !mounted(path));
     places
+}
+
+fn is_plain(path: &str) -> bool {
+    path.starts_with('/') && !path.trim_matches('/').is_empty() && !path.split('/').any(|part| part == "..")
 }
 
 /// Our own files, and trees of the host. The daemon takes paths; whether they led where they led when they were checked is looked at
@@ -211,7 +222,7 @@ fn mounts(spec: &SandboxSpec, own: &Path) -> Result<Vec<Mount>, EngineError> {
         }
     }
     for wanted in &spec.mounts {
-        let target = wanted.target.to_str().filter(|target| target.starts_with('/') && !target.split('/').any(|part| part == ".."));
+        let target = wanted.target.to_str().filter(|target| is_plain(target));
         let target = target.ok_or_else(|| EngineError::Invalid {
             what: format!("path {}", wanted.target.display()),
             why: "an absolute path inside the sandbox is wanted, without '..'".into(),

@@ -86,6 +86,7 @@ fn examine(context: &Context, controls: &mut Vec<Control>) -> Result<(), Failure
         let control = if name == "landlock" { "landlock" } else { "cgroup limits" };
         controls.push(Control { control, state: State::NotEnforceableHere, detail: format!("{name}: {why}") });
     }
+    docker(context, controls);
     let directory = context.data.path().join(format!("doctor-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
     let program = directory.join("probe");
@@ -102,6 +103,26 @@ fn examine(context: &Context, controls: &mut Vec<Control>) -> Result<(), Failure
     });
     std::fs::remove_dir_all(&directory)?;
     result
+}
+
+/// The engine docker, on a host that has a daemon or names one.
+fn docker(context: &Context, controls: &mut Vec<Control>) {
+    const SOCKET: &str = "/var/run/docker.sock";
+    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    if host.is_empty() && !Path::new(SOCKET).exists() {
+        return;
+    }
+    let mut say = |state, detail| controls.push(Control { control: "engine docker", state, detail });
+    match context.docker(&host) {
+        Err(failure) => say(State::NotEnforceableHere, failure.message()),
+        Ok(engine) => {
+            let facts = &engine.daemon().facts;
+            say(State::Enforced, format!("Docker {} (API {}) at {}", facts.version, facts.api, facts.socket));
+            for (name, why) in engine.capabilities().missing {
+                say(State::NotEnforceableHere, format!("{name}: {why}"));
+            }
+        }
+    }
 }
 
 async fn show(kit: &Kit<'_>, controls: &mut Vec<Control>) {
