@@ -188,6 +188,10 @@ fn archives_that_lie_are_not_believed() {
         ("    if path.endswith('InRelease'): body = body.replace(b'Origin: Debian', b'Origin: Debean')", "is not signed by a key of"),
         ("    if path.endswith('InRelease'): body = body.split(b'-----BEGIN PGP SIGNATURE')[0]", "is not signed by a key of"),
         ("    if path.endswith('dists/bookworm/InRelease'): status, body = fetch('/dists/trixie/InRelease')", "release of another suite"),
+        (
+            "    if path.endswith('dists/bookworm-updates/InRelease'): status, body = fetch('/dists/bookworm/InRelease')",
+            "release of another suite",
+        ),
         ("    if 'by-hash' in path: body = body[:-1] + bytes([body[-1] ^ 1])", "other bytes than the release says"),
         ("    if 'by-hash' in path: status, body = 404, b''", "has no"),
     ];

@@ -5,7 +5,7 @@
 
 use crate::content::{Content, ContentError, ImageRecord};
 use crate::layout::descriptor;
-use crate::oci::{Descriptor, Manifest, media};
+use crate::oci::{Descriptor, LARGEST_MANIFEST, Manifest, media};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine as _;
@@ -179,7 +179,7 @@ fn referrer(
     annotations: BTreeMap<String, String>,
 ) -> Result<Descriptor, AttestError> {
     const EMPTY: &[u8] = b"{}";
-    let size = std::fs::metadata(content.blob_path(&record.digest)).map_or(0, |metadata| metadata.len());
+    let size = content.read_blob(&record.digest, LARGEST_MANIFEST)?.len() as u64;
     let manifest = Manifest {
         schema_version: 2,
         media_type: Some(media::MANIFEST.into()),

@@ -4,7 +4,7 @@
 //! SPDX 2.3 (spdx.dev), both JSON, and both the same bytes for the same image.
 
 use crate::content::{Content, ContentError, ImageRecord, sha256};
-use crate::copying::View;
+use crate::copying::{CopyError, View};
 use serde_json::{Value, json};
 use std::io;
 use std::path::Path;
@@ -61,7 +61,11 @@ pub fn components(content: &Content, record: &ImageRecord) -> Result<Vec<Compone
     });
     let mut found = Vec::new();
     found.extend(dpkg(&read("var/lib/dpkg/status")?.unwrap_or_default(), &distribution));
-    for name in view.names(Path::new("var/lib/dpkg/status.d")).unwrap_or_default().iter().take(MOST_FILES) {
+    let parts = match view.names(Path::new("var/lib/dpkg/status.d")) {
+        Err(CopyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other.map_err(|e| error(io::Error::other(e)))?,
+    };
+    for name in parts.iter().take(MOST_FILES) {
         let path = format!("var/lib/dpkg/status.d/{}", name.to_string_lossy());
         found.extend(dpkg(&read(&path)?.unwrap_or_default(), &distribution));
     }

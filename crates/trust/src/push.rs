@@ -69,7 +69,14 @@ fn push_attached(content: &Content, repository: &Repository, subject: &Digest, a
     let mut manifests = match repository.manifest(&tag) {
         Ok(fetched) => match Document::parse(&fetched.bytes, fetched.media_type.as_deref()) {
             Ok(Document::Index(index)) => index.manifests,
-            _ => Vec::new(),
+            // Whatever stands there is somebody's.
+            _ => {
+                return Err(PushError::Registry(RegistryError::Wrong {
+                    registry: repository.name().to_owned(),
+                    what: format!("tag {tag}, which lists what refers to the image"),
+                    why: "it is no index; remove the tag, or push to another repository".into(),
+                }));
+            }
         },
         Err(RegistryError::NotFound { .. }) => Vec::new(),
         Err(error) => return Err(error.into()),

@@ -138,12 +138,14 @@ fn attest(
 ) -> Result<ImageRecord, Failure> {
     let components = inventory::components(&images.content, &record)?;
     let mut sources = Vec::new();
-    let files = ["base.yaml", "lock.json", "Dockerfile"].map(|file| definition.path.join(file));
-    for path in arguments.file.iter().chain(&files) {
-        if let Ok(bytes) = std::fs::read(path) {
-            let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            sources.push((name, sha256(&bytes)));
-        }
+    let dockerfile = arguments.file.clone().unwrap_or_else(|| definition.path.join("Dockerfile"));
+    for path in [definition.path.join("base.yaml"), definition.path.join("lock.json"), dockerfile] {
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        sources.push((name, sha256(&bytes)));
     }
     let mut packages = Vec::new();
     if definition.has_base() {

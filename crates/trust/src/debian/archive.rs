@@ -88,6 +88,9 @@ pub enum ArchiveError {
     /// The store cannot be used.
     #[error(transparent)]
     Content(#[from] ContentError),
+    /// A thread that fetched ended without a result.
+    #[error("Debian archive: a transfer ended without a result; try again")]
+    Lost,
     /// The kernel refused.
     #[error("{path}: {source}", path = path.display())]
     Io {
@@ -176,7 +179,8 @@ impl<'a> Archive<'a> {
         let text = signed_text(&url, &signed)?;
         let wrong = |why: String| ArchiveError::Wrong { url: url.clone(), why };
         let release = parse_release(&text, sha256(&signed));
-        let named = |key: &str| release.fields.get(key).is_some_and(|value| value == suite || suite.starts_with(&format!("{value}-")));
+        // Exactly: the release itself in place of its security updates would hide them, and carries no date to fail by.
+        let named = |key: &str| release.fields.get(key).is_some_and(|value| value == suite);
         if !named("Codename") && !named("Suite") {
             return Err(wrong("it is the release of another suite".into()));
         }
@@ -218,7 +222,8 @@ impl<'a> Archive<'a> {
         };
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..TRANSFERS).map(|_| scope.spawn(work)).collect();
-            let ends: Vec<Result<(), ArchiveError>> = threads.into_iter().map(|thread| thread.join().unwrap_or(Ok(()))).collect();
+            let ends: Vec<Result<(), ArchiveError>> =
+                threads.into_iter().map(|thread| thread.join().unwrap_or(Err(ArchiveError::Lost))).collect();
             ends.into_iter().collect()
         })
     }
