@@ -14,6 +14,7 @@ mod engines;
 mod exit;
 mod host;
 mod images;
+mod outer;
 mod output;
 mod registries;
 mod terminal;
@@ -33,11 +34,15 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|verb| verb == "probe") {
         return commands::probe::run(&arguments[2..]);
     }
-    let ahead = if makes_sandbox(&arguments) { Ahead::begin(probable_reach(&arguments)) } else { None };
+    let begin = || if makes_sandbox(&arguments) { Ahead::begin(probable_reach(&arguments)) } else { None };
+    // An ordinary user's process has first to be where it may.
+    let root = cofferdam_sys::outer::is_host_root();
+    let ahead = if root { begin() } else { None };
     match args::Cli::from_words(&arguments) {
         Ok(cli) => {
             let form = cli.global.output;
-            commands::dispatch(cli, ahead).unwrap_or_else(|failure| failure.report(form))
+            let done = outer::enter(&cli.verb).and_then(|()| commands::dispatch(cli, if root { ahead } else { begin() }));
+            done.unwrap_or_else(|failure| failure.report(form))
         }
         Err(error) => exit::usage(&error),
     }

@@ -16,7 +16,8 @@ use cofferdam_engine_host::device::system;
 use cofferdam_engine_host::wiring;
 use cofferdam_gate::wire::{self, Wire};
 use cofferdam_model::{InstallId, SandboxId};
-use cofferdam_sys::channel;
+use cofferdam_sys::{channel, outer};
+use cofferdam_sys::ids::Ids;
 use cofferdam_sys::namespace::Network;
 use cofferdam_sys::plan_wire::REQUEST_GO;
 use cofferdam_trust::Origin;
@@ -52,7 +53,7 @@ impl DockerEngine {
 
     /// The same on a daemon by its address; empty is the system's. What it says of itself is kept in the file `cache`.
     pub async fn connect_to(host: &str, install: InstallId, cache: Option<&Path>) -> Result<Self, EngineError> {
-        if !rustix::process::geteuid().is_root() {
+        if !outer::is_host_root() {
             return Err(EngineError::Unsupported {
                 what: "the engine docker without root".into(),
                 why: "the network of a container is set up from outside, which only root may".into(),
@@ -150,10 +151,11 @@ impl DockerEngine {
         let namespace = Network::of(pid).map_err(system)?;
         let mut wire = put_up(spec, &namespace)?;
         wiring::hand_to_gate(spec, &mut wire)?;
-        let base = first_id(pid);
-        let root = refit(pid, base, spec)?;
+        let first = first_id(pid);
+        let ids = Ids::range(first, u32::MAX - first);
+        let root = refit(pid, &ids, spec)?;
         files::are_as_checked(&root, spec)?;
-        files::put_in(&root, base, spec)?;
+        files::put_in(&root, &ids, spec)?;
         let cgroup = Cgroup::of_process(&self.hierarchies, pid).ok_or_else(|| EngineError::Unsupported {
             what: "limits of a container".into(),
             why: "it is in no control group of its own that this process can see".into(),
@@ -161,7 +163,7 @@ impl DockerEngine {
         })?;
         // Now it fences itself in, and serves.
         channel::send_words(&control, [REQUEST_GO, 0, 0, 0], &[]).map_err(system)?;
-        let parts = Parts { control, pidfd, wire, namespace, root, base, cgroup };
+        let parts = Parts { control, pidfd, wire, namespace, root, ids, cgroup };
         DockerSandbox::adopt(self.daemon.clone(), id.to_owned(), parts, spec, events)
     }
 }

@@ -2,6 +2,7 @@
 
 use cofferdam_engine::{Directory, EngineError, File, SandboxSpec};
 use cofferdam_gate::wire::RESOLVER;
+use cofferdam_sys::ids::Ids;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, mkdirat, openat, openat2};
 use rustix::io::Errno;
 use std::fs;
@@ -63,12 +64,12 @@ pub fn are_as_checked(root: &OwnedFd, spec: &SandboxSpec) -> Result<(), EngineEr
 }
 
 /// Puts in directories and files that the sandbox asks for. Nothing of the image has run; paths are resolved within the root.
-pub fn put_in(root: &OwnedFd, base: u32, spec: &SandboxSpec) -> Result<(), EngineError> {
+pub fn put_in(root: &OwnedFd, ids: &Ids, spec: &SandboxSpec) -> Result<(), EngineError> {
     for directory in &spec.directories {
-        put_directory(root, base, directory).map_err(|error| explain(&directory.path, error))?;
+        put_directory(root, ids, directory).map_err(|error| explain(&directory.path, error))?;
     }
     for file in &spec.files {
-        put_file(root, base, file).map_err(|error| explain(&file.path, error))?;
+        put_file(root, ids, file).map_err(|error| explain(&file.path, error))?;
     }
     Ok(())
 }
@@ -84,17 +85,18 @@ fn explain(path: &Path, error: Errno) -> EngineError {
     EngineError::host(format!("make {}", path.display()), error)
 }
 
-fn own(place: &OwnedFd, base: u32, (uid, gid): (u32, u32), mode: u32) -> rustix::io::Result<()> {
-    chownat(place, "", Some(Uid::from_raw(base + uid)), Some(Gid::from_raw(base + gid)), AtFlags::EMPTY_PATH)?;
+fn own(place: &OwnedFd, ids: &Ids, owner: (u32, u32), mode: u32) -> rustix::io::Result<()> {
+    let (uid, gid) = ids.outside(owner);
+    chownat(place, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH)?;
     fchmod(place, Mode::from_raw_mode(mode))
 }
 
-fn put_directory(root: &OwnedFd, base: u32, directory: &Directory) -> rustix::io::Result<()> {
+fn put_directory(root: &OwnedFd, ids: &Ids, directory: &Directory) -> rustix::io::Result<()> {
     let place = enter(root, &directory.path)?;
-    own(&place, base, directory.owner, directory.mode)
+    own(&place, ids, directory.owner, directory.mode)
 }
 
-fn put_file(root: &OwnedFd, base: u32, file: &File) -> rustix::io::Result<()> {
+fn put_file(root: &OwnedFd, ids: &Ids, file: &File) -> rustix::io::Result<()> {
     let parent = enter(root, file.path.parent().unwrap_or(Path::new("/")))?;
     let name = file.path.file_name().ok_or(Errno::INVAL)?;
     match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
@@ -105,7 +107,7 @@ fn put_file(root: &OwnedFd, base: u32, file: &File) -> rustix::io::Result<()> {
     let made = openat(&parent, name, flags, Mode::from_raw_mode(0o600))?;
     let mut out = fs::File::from(made);
     out.write_all(&file.contents).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    own(&OwnedFd::from(out), base, file.owner, file.mode)
+    own(&OwnedFd::from(out), ids, file.owner, file.mode)
 }
 
 /// A directory of the container, made with those above it where it is missing.

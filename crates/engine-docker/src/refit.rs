@@ -6,14 +6,15 @@
 use crate::container::OWN;
 use cofferdam_engine::{EngineError, SandboxSpec};
 use cofferdam_engine_host::device::{self, Devices, system};
+use cofferdam_sys::ids::Ids;
 use cofferdam_sys::mount::{self, FsOption, attr, clone_tree, new_fs, set_attributes};
 use cofferdam_sys::{Result, namespace};
 use rustix::fs::{CWD, Mode, mkdirat};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Does it; a detached copy of everything mounted there, which outlives the container.
-pub fn refit(pid: u32, base: u32, spec: &SandboxSpec) -> std::result::Result<OwnedFd, EngineError> {
-    let devices = device::make(base)?;
+pub fn refit(pid: u32, ids: &Ids, spec: &SandboxSpec) -> std::result::Result<OwnedFd, EngineError> {
+    let devices = device::make(ids)?;
     let writable: Vec<String> = spec.mounts.iter().filter(|mount| mount.writable).map(|mount| mount.target.display().to_string()).collect();
     namespace::in_mounts_of(pid, move || among_its_mounts(&devices, &writable)).map_err(system)
 }

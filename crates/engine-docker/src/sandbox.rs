@@ -17,6 +17,7 @@ use cofferdam_engine_host::refused::{Refused, serve};
 use cofferdam_engine_host::{transfer, wiring};
 use cofferdam_gate::wire::Wire;
 use cofferdam_policy::capability;
+use cofferdam_sys::ids::Ids;
 use cofferdam_sys::namespace::Network;
 use cofferdam_trust::layout::NewLayer;
 use std::os::fd::OwnedFd;
@@ -39,7 +40,7 @@ pub struct Parts {
     /// Everything it sees mounted, detached.
     pub root: OwnedFd,
     /// First id of its range on this host.
-    pub base: u32,
+    pub ids: Ids,
     /// Its groups.
     pub cgroup: Cgroup,
 }
@@ -51,7 +52,7 @@ pub struct DockerSandbox {
     directory: PathBuf,
     processes: Arc<Processes>,
     root: OwnedFd,
-    base: u32,
+    ids: Ids,
     stop_signal: i32,
     namespace: Arc<Network>,
     refused: Arc<Refused>,
@@ -72,7 +73,7 @@ impl DockerSandbox {
         spec: &SandboxSpec,
         events: UnboundedSender<EngineEvent>,
     ) -> Result<Self, EngineError> {
-        let Parts { control, pidfd, wire, namespace, root, base, cgroup } = parts;
+        let Parts { control, pidfd, wire, namespace, root, ids, cgroup } = parts;
         let refused = Arc::new(Refused::new(events));
         let gated = matches!(spec.wiring, Wiring::Gate { .. });
         let (resolver, kept) = if gated { (None, Some(wire.resolver)) } else { (Some(wire.resolver), None) };
@@ -84,9 +85,9 @@ impl DockerSandbox {
             daemon,
             id,
             directory: spec.directory.clone(),
-            processes: Arc::new(Processes::new(pid_one, pidfd, cgroup, spec.limits.open_files, of_root)),
+            processes: Arc::new(Processes::new(pid_one, pidfd, cgroup, ids.clone(), spec.limits.open_files, of_root)),
             root,
-            base,
+            ids,
             stop_signal: signal_number(&spec.image.config().stop_signal).unwrap_or(SIGTERM),
             namespace: Arc::new(namespace),
             refused,
@@ -147,7 +148,7 @@ impl Sandbox for DockerSandbox {
     }
 
     async fn transfer(&self, transfer: Transfer) -> Result<TransferReport, EngineError> {
-        transfer::run(&self.root, self.base, &transfer)
+        transfer::run(&self.root, &self.ids, &transfer)
     }
 
     async fn connect(&self, port: u16) -> Result<OwnedFd, EngineError> {

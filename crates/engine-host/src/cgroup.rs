@@ -252,7 +252,7 @@ fn make_parents(root: &Path, relative: &Path, hierarchies: &Hierarchies) -> Resu
     let mut path = root.to_owned();
     for part in relative.parent().into_iter().flat_map(Path::components) {
         if let Some(delegate) = &delegate {
-            write(&path.join("cgroup.subtree_control"), delegate)?;
+            delegate_to_children(root, &path, delegate)?;
         }
         path.push(part);
         match fs::create_dir(&path) {
@@ -268,6 +268,26 @@ fn make_parents(root: &Path, relative: &Path, hierarchies: &Hierarchies) -> Resu
             _ => Err((path, error)),
         }),
         None => Ok(()),
+    }
+}
+
+/// The group of an ordinary user holds this process: it makes room first.
+fn delegate_to_children(root: &Path, path: &Path, delegate: &str) -> Result<(), (PathBuf, io::Error)> {
+    let file = path.join("cgroup.subtree_control");
+    match write(&file, delegate) {
+        Err((_, error)) if error.kind() == io::ErrorKind::ResourceBusy && path == root => {
+            let aside = root.join(hierarchy::SUPERVISORS.trim_start_matches('/'));
+            match fs::create_dir(&aside) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err((aside, error)),
+                _ => {}
+            }
+            for pid in read_kernel_file(&root.join("cgroup.procs")).unwrap_or_default().lines() {
+                // One that has ended meanwhile is not in the way.
+                let _ = write(&aside.join("cgroup.procs"), pid);
+            }
+            write(&file, delegate)
+        }
+        other => other,
     }
 }
 

@@ -1,8 +1,9 @@
 //! A sandbox's own `/dev`: eight nodes, a devpts and a sized shared-memory file system.
 
 use cofferdam_engine::EngineError;
-use cofferdam_sys::mount::{FsOption, attr, new_fs, set_attributes};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, chownat, makedev, mkdirat, mknodat, openat, symlinkat};
+use cofferdam_sys::ids::Ids;
+use cofferdam_sys::mount::{FsOption, attr, clone_tree, new_fs, set_attributes};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chownat, makedev, mkdirat, mknodat, openat, symlinkat};
 use rustix::process::{Gid, Uid};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -30,35 +31,54 @@ pub struct Devices {
     pub null: OwnedFd,
     /// An empty directory in `dev`: covers masked directories.
     pub empty: OwnedFd,
+    /// Nodes of the host, to be attached above the files of their names in `dev`: where nobody may make nodes of their own.
+    pub nodes: Vec<(&'static str, OwnedFd)>,
 }
 
-/// Makes them for the sandbox whose ids begin at `base`.
-pub fn make(base: u32) -> Result<Devices, EngineError> {
+/// Makes them for the sandbox with these ids.
+pub fn make(ids: &Ids) -> Result<Devices, EngineError> {
     let dev = new_fs("tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "64k"), FsOption::Value("nr_inodes", "32")], 0)
         .map_err(system)?;
-    populate(&dev, base).map_err(|e| EngineError::host("make /dev", e))?;
+    populate(&dev, ids).map_err(|e| EngineError::host("make /dev", e))?;
     let open = |name: &str| {
         openat(&dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|e| EngineError::host(format!("open /dev/{name}"), e))
     };
-    let (null, empty) = (open("null")?, open("empty")?);
+    let nodes = if ids.is_range() { Vec::new() } else { nodes_of_host()? };
+    let null = match nodes.iter().find(|(name, _)| *name == "null") {
+        Some((_, node)) => node.try_clone().map_err(|e| EngineError::host("duplicate /dev/null", e))?,
+        None => open("null")?,
+    };
+    let empty = open("empty")?;
     set_attributes(&dev, attr::READ_ONLY | attr::NO_SUID | attr::NO_EXEC, None, false).map_err(system)?;
-    let group = (base + TTY_GROUP).to_string();
+    let group = ids.outside((0, TTY_GROUP)).1.to_string();
     let pts_options =
         [FsOption::Value("gid", &group), FsOption::Value("mode", "620"), FsOption::Value("ptmxmode", "666"), FsOption::Value("max", "64")];
     let pts = new_fs("devpts", &pts_options, attr::NO_SUID | attr::NO_EXEC).map_err(system)?;
     let shm_options = [FsOption::Value("mode", "1777"), FsOption::Value("size", "64m"), FsOption::Value("nr_inodes", "16384")];
     let shm = new_fs("tmpfs", &shm_options, attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC).map_err(system)?;
-    Ok(Devices { dev, pts, shm, null, empty })
+    Ok(Devices { dev, pts, shm, null, empty, nodes })
 }
 
-fn populate(dev: &OwnedFd, base: u32) -> rustix::io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(base), Gid::from_raw(base));
+fn nodes_of_host() -> Result<Vec<(&'static str, OwnedFd)>, EngineError> {
+    let node = |name: &'static str| {
+        let mount = clone_tree(CWD, &format!("/dev/{name}"), false).map_err(system)?;
+        set_attributes(&mount, attr::NO_SUID | attr::NO_EXEC, None, false).map_err(system)?;
+        Ok((name, mount))
+    };
+    NODES.iter().map(|(name, ..)| node(name)).collect()
+}
+
+fn populate(dev: &OwnedFd, ids: &Ids) -> rustix::io::Result<()> {
+    let (uid, gid) = ids.outside((0, 0));
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     let mode = Mode::from_raw_mode(0o666);
     // The umask of the calling process would take bits from the nodes' modes.
     let umask = rustix::process::umask(Mode::empty());
     let result = (|| {
         for (name, major, minor) in NODES {
-            mknodat(dev.as_fd(), *name, FileType::CharacterDevice, mode, makedev(*major, *minor))?;
+            let (kind, device) =
+                if ids.is_range() { (FileType::CharacterDevice, makedev(*major, *minor)) } else { (FileType::RegularFile, 0) };
+            mknodat(dev.as_fd(), *name, kind, mode, device)?;
         }
         for name in DIRECTORIES {
             mkdirat(dev.as_fd(), *name, Mode::from_raw_mode(0o755))?;

@@ -4,6 +4,7 @@ use crate::cgroup::Cgroup;
 use crate::pid_one::PidOne;
 use cofferdam_engine::{EngineError, Process, ProcessSpec, Stdio};
 use cofferdam_policy::capability;
+use cofferdam_sys::ids::Ids;
 use cofferdam_sys::process;
 use cofferdam_sys::spec::{self, Entry};
 use std::collections::HashMap;
@@ -26,21 +27,35 @@ pub struct Processes {
     cgroup: Cgroup,
     open_files: u32,
     of_root: u64,
+    ids: Ids,
     main: Mutex<Option<u32>>,
     execs: Mutex<HashMap<u32, Cgroup>>,
     next_exec: AtomicU32,
 }
 
 impl Processes {
-    /// Of the sandbox with this pid 1, whose descriptor is `pidfd`. `of_root`: the capabilities of its uid 0.
-    pub fn new(pid_one: PidOne, pidfd: OwnedFd, cgroup: Cgroup, open_files: u32, of_root: u64) -> Self {
+    /// Of the sandbox with this pid 1, whose descriptor is `pidfd`, and these ids. `of_root`: the capabilities of its uid 0.
+    pub fn new(pid_one: PidOne, pidfd: OwnedFd, cgroup: Cgroup, ids: Ids, open_files: u32, of_root: u64) -> Self {
         let (main, execs, next_exec) = (Mutex::default(), Mutex::default(), AtomicU32::new(1));
-        Self { pid_one, pidfd, cgroup, open_files, of_root, main, execs, next_exec }
+        Self { pid_one, pidfd, cgroup, open_files, of_root, ids, main, execs, next_exec }
     }
 
     /// Its groups.
     pub const fn cgroup(&self) -> &Cgroup {
         &self.cgroup
+    }
+
+    /// Refuses a user that the sandbox's ids have no place for.
+    fn check_user(&self, process: &ProcessSpec) -> Result<(), EngineError> {
+        let user = &process.user;
+        if self.ids.has((user.uid, user.gid)) {
+            return Ok(());
+        }
+        Err(EngineError::Unsupported {
+            what: format!("user {}:{} in this sandbox", user.uid, user.gid),
+            why: "it has one user only: this host gives its maker no subordinate ids".into(),
+            remedy: "start the sandbox as that user (-u), or give yourself subordinate ids (usermod --add-subuids, --add-subgids; newuidmap)".into(),
+        })
     }
 
     fn describe(&self, process: &ProcessSpec, main: bool) -> spec::ProcessSpec {
@@ -52,6 +67,7 @@ impl Processes {
             uid: user.uid,
             gid: user.gid,
             groups: user.groups.clone(),
+            keep_groups: !self.ids.groups_settable(),
             capabilities: if user.uid == 0 { self.of_root } else { capability::of_user(user.uid) },
             umask: UMASK,
             open_files: self.open_files.min(u32::try_from(process::hard_limit(RLIMIT_NOFILE)).unwrap_or(u32::MAX)),
@@ -64,6 +80,7 @@ impl Processes {
     /// Starts the main process.
     pub async fn start(&self, process: &ProcessSpec, stdio: &Stdio) -> Result<Process, EngineError> {
         check_command(process)?;
+        self.check_user(process)?;
         let spawned = self.pid_one.spawn(&self.describe(process, true), &borrow(stdio)).await?;
         *self.main.lock().unwrap_or_else(PoisonError::into_inner) = Some(spawned.id);
         spawned.executed().await
@@ -72,6 +89,7 @@ impl Processes {
     /// Starts one more, in a group of its own.
     pub async fn exec(&self, process: &ProcessSpec, stdio: &Stdio) -> Result<Process, EngineError> {
         check_command(process)?;
+        self.check_user(process)?;
         let number = self.next_exec.fetch_add(1, Ordering::Relaxed);
         let group = self.cgroup.child(&format!("exec-{number}"))?;
         self.exec_in(&group, process, stdio).await.inspect_err(|_| {

@@ -3,6 +3,7 @@
 //! workload that swaps a directory for a link while we copy leads us nowhere but into its own root.
 
 use cofferdam_engine::{EngineError, Transfer, TransferReport};
+use cofferdam_sys::ids::Ids;
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, mkdirat, openat, openat2, readlinkat, statat, symlinkat,
 };
@@ -19,11 +20,11 @@ const DEEPEST: usize = 256;
 const COPY_BYTES: usize = 1 << 18;
 const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
-/// Runs one transfer on a sandbox whose root is this mount and whose ids begin at `base`.
-pub fn run(root: &OwnedFd, base: u32, transfer: &Transfer) -> Result<TransferReport, EngineError> {
+/// Runs one transfer on a sandbox with this root mount and these ids.
+pub fn run(root: &OwnedFd, ids: &Ids, transfer: &Transfer) -> Result<TransferReport, EngineError> {
     match transfer {
         Transfer::In { source, target, owner } => {
-            let mut copier = Copier { owner: Some((base + owner.0, base + owner.1)), ..Copier::new(u64::MAX) };
+            let mut copier = Copier { owner: Some(ids.outside(*owner)), ..Copier::new(u64::MAX) };
             let (parent, name) = enter_target(root, target, &copier)?;
             let start = rustix::fs::CWD;
             let path = c_string(source)?;

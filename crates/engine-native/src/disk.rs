@@ -6,6 +6,7 @@ use cofferdam_engine_host::device::system;
 use cofferdam_model::Limits;
 use cofferdam_sys::loopdev;
 use cofferdam_sys::mount::{FsOption, new_fs};
+use cofferdam_sys::outer;
 use rustix::fs::{Mode, OFlags, SeekFrom, copy_file_range, ftruncate, openat, seek};
 use std::fs;
 use std::io;
@@ -34,7 +35,7 @@ pub enum DiskReport {
 pub fn make(limits: &Limits, directory: &Path, templates: &Path) -> Result<(OwnedFd, DiskReport), EngineError> {
     let half = limits.memory.get() / 2;
     match limits.disk {
-        Some(disk) if disk.get() > half => Ok((loop_disk(disk.get(), directory, templates)?, DiskReport::Loop)),
+        Some(disk) if disk.get() > half && outer::is_host_root() => Ok((loop_disk(disk.get(), directory, templates)?, DiskReport::Loop)),
         other => Ok((memory_disk(other.map_or(half, cofferdam_model::Bytes::get))?, DiskReport::Memory)),
     }
 }

@@ -8,7 +8,7 @@ use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
 use cofferdam_engine_host::device::system;
 use cofferdam_model::{InstallId, SandboxId};
 use cofferdam_sys::mount::{attr, new_fs};
-use cofferdam_sys::process;
+use cofferdam_sys::{outer, process};
 use cofferdam_sys::spawner::Spawner;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -92,20 +92,13 @@ const RUN_DIRECTORY: &str = "/run/cofferdam";
 impl NativeEngine {
     /// For the installation with this id, whose data directory is `data`.
     pub fn new(install: InstallId, data: &Path) -> Result<Self, EngineError> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(EngineError::Unsupported {
-                what: "making sandboxes without root".into(),
-                why: "this release has the native engine for root only".into(),
-                remedy: "run the command as root (sudo cofferdam …)".into(),
-            });
-        }
-        let run_directory = PathBuf::from(RUN_DIRECTORY);
+        let run_directory = if outer::is_host_root() { PathBuf::from(RUN_DIRECTORY) } else { data.join("run") };
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&run_directory);
-        made.map_err(|e| EngineError::host(format!("make {RUN_DIRECTORY}"), e))?;
+        made.map_err(|e| EngineError::host(format!("make {}", run_directory.display()), e))?;
         let host = Host {
             run_directory,
             templates: data.join("images").join("disks"),
-            hierarchies: Hierarchies::detect(),
+            hierarchies: if outer::is_host_root() { Hierarchies::detect() } else { Hierarchies::detect_own() },
             spawner: Mutex::new(None),
             ahead: Mutex::new(None),
             proc: Mutex::new(None),

@@ -11,7 +11,7 @@
 
 use crate::disk;
 use crate::engine::Host;
-use crate::lease::{Lease, RANGE_IDS};
+use crate::lease::Lease;
 use crate::masks;
 use crate::root::{Upper, host_tree, relative};
 use crate::seccomp::FILTER;
@@ -21,12 +21,13 @@ use cofferdam_engine_host::device::{self, Devices, system};
 use cofferdam_engine_host::wiring;
 use cofferdam_gate::wire::{self, Reach, Wire};
 use cofferdam_policy::capability;
-use cofferdam_sys::mount::{attr, clone_tree, new_fs};
+use cofferdam_sys::ids::Ids;
+use cofferdam_sys::mount::{attr, clone_tree, new_fs, set_attributes};
 use cofferdam_sys::namespace::{self, Network};
 use cofferdam_sys::plan::{Plan, Step};
 use cofferdam_sys::plan_wire::{MOST_MOUNTS, REQUEST_GO};
 use cofferdam_sys::spawner::Spawner;
-use cofferdam_sys::{channel, process};
+use cofferdam_sys::{channel, outer, process};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -52,6 +53,9 @@ const SYS: usize = 4;
 const NULL: usize = 5;
 const EMPTY: usize = 6;
 const FIRST_TREE: usize = 7;
+
+/// Where device nodes of the host go, if any do.
+const DEVICES: &str = "dev";
 
 /// A sandbox whose pid 1 runs, or is about to.
 #[derive(Debug)]
@@ -169,11 +173,11 @@ struct Parts<'a> {
 }
 
 fn make_parts<'a>(spec: &'a SandboxSpec, host: &Host) -> Result<Parts<'a>, EngineError> {
-    let lease = Lease::take(&host.run_directory)?;
-    let plan = plan(spec, host)?;
-    let devices = device::make(lease.base)?;
+    let lease = Lease::of((spec.user.uid, spec.user.gid), &host.run_directory)?;
+    let devices = device::make(&lease.ids)?;
+    let plan = plan(spec, host, &lease.ids, &devices)?;
     let (disk, _) = disk::make(&spec.limits, &spec.directory, &host.templates)?;
-    let upper = Upper::make(&disk, spec, lease.base)?;
+    let upper = Upper::make(&disk, spec, &lease.ids)?;
     upper.populate(spec)?;
     let limits = Some(&spec.limits).filter(|_| plugged(spec, UnpluggedControl::Limits));
     // Every CPU of the machine is no limit, and a hierarchy less to be in.
@@ -190,7 +194,7 @@ pub struct MadeNetwork {
     wire: Wire,
     sysfs: OwnedFd,
     /// What the part was taken from.
-    whole_sysfs: OwnedFd,
+    whole_sysfs: Option<OwnedFd>,
 }
 
 /// `proc` is the root of a proc file system; the host's where there is none.
@@ -202,8 +206,14 @@ fn make_network(reach: Reach, rules: bool, proc: Option<Arc<OwnedFd>>) -> Result
     // Of the sysfs of this process's network, the part that programs ask for the number of CPUs: it says the same everywhere. One of
     // the new network's own would be one more for the kernel to make, and to look through whenever another is made.
     let attributes = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC;
-    let whole = new_fs("sysfs", &[], attributes).map_err(system)?;
-    let sysfs = clone_tree(whole.as_fd(), "devices/system", false).map_err(system)?;
+    let (sysfs, whole) = if outer::is_host_root() {
+        let whole = new_fs("sysfs", &[], attributes).map_err(system)?;
+        (clone_tree(whole.as_fd(), "devices/system", false).map_err(system)?, Some(whole))
+    } else {
+        let part = clone_tree(rustix::fs::CWD, "/sys/devices/system", false).map_err(system)?;
+        set_attributes(&part, attributes, None, false).map_err(system)?;
+        (part, None)
+    };
     let namespace = Network::make().map_err(system)?;
     let wire = wire::install(reach, wire::Unplugged { rules: !rules }, proc.as_fd()).map_err(system)?;
     Ok(MadeNetwork { namespace, wire, sysfs, whole_sysfs: whole })
@@ -235,13 +245,16 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: Ma
     let cloned = cloned.map_err(system)?;
     spec.forked.happened();
     drop(child_control);
-    namespace::map_ids(cloned.pid, parts.lease.base, RANGE_IDS).map_err(system)?;
-    let userns = namespace::of_process(cloned.pid, "user").map_err(system)?;
-    let (root, lowers) = parts.upper.compose(userns.as_fd())?;
-    let trees = trees(spec, userns.as_fd())?;
+    let ids = &parts.lease.ids;
+    namespace::map_ids(cloned.pid, ids).map_err(system)?;
+    let userns = if ids.is_range() { Some(namespace::of_process(cloned.pid, "user").map_err(system)?) } else { None };
+    let userns = userns.as_ref().map(AsFd::as_fd);
+    let (root, lowers) = parts.upper.compose(userns)?;
+    let trees = trees(spec, userns)?;
     hand_over(&control, &root, &parts.devices, &network.sysfs, &trees)?;
     let mut done_with = lowers;
-    done_with.extend([network.sysfs, network.whole_sysfs]);
+    done_with.push(network.sysfs);
+    done_with.extend(network.whole_sysfs);
     done_with.extend(trees);
     host.spawner()?.discard(done_with);
     Ok(Made { pidfd: cloned.pidfd, control, wire: network.wire, namespace: network.namespace, root })
@@ -251,7 +264,7 @@ fn plugged(spec: &SandboxSpec, control: UnpluggedControl) -> bool {
     !spec.unplugged.contains(&control)
 }
 
-fn trees(spec: &SandboxSpec, userns: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, EngineError> {
+fn trees(spec: &SandboxSpec, userns: Option<BorrowedFd<'_>>) -> Result<Vec<OwnedFd>, EngineError> {
     let mut trees = Vec::new();
     for tree in spec.image.trees() {
         let path = tree.path.to_string_lossy();
@@ -264,25 +277,35 @@ fn trees(spec: &SandboxSpec, userns: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, Eng
 }
 
 fn hand_over(control: &OwnedFd, root: &OwnedFd, devices: &Devices, sysfs: &OwnedFd, trees: &[OwnedFd]) -> Result<(), EngineError> {
-    let Devices { dev, pts, shm, null, empty } = devices;
+    let Devices { dev, pts, shm, null, empty, nodes } = devices;
     let mut fds: Vec<BorrowedFd<'_>> = [root, dev, pts, shm, sysfs, null, empty].map(AsFd::as_fd).to_vec();
     fds.extend(trees.iter().map(AsFd::as_fd));
+    fds.extend(nodes.iter().map(|(_, node)| node.as_fd()));
     channel::send_words(control, [REQUEST_GO, 0, 0, 0], &fds).map_err(system)
 }
 
-fn plan(spec: &SandboxSpec, host: &Host) -> Result<Plan, EngineError> {
+fn plan(spec: &SandboxSpec, host: &Host, ids: &Ids, devices: &Devices) -> Result<Plan, EngineError> {
     let trees = spec.image.trees().len() + spec.mounts.len();
-    if FIRST_TREE + trees > MOST_MOUNTS {
+    if FIRST_TREE + trees + devices.nodes.len() > MOST_MOUNTS {
         return Err(EngineError::Invalid {
             what: format!("{trees} mounts"),
-            why: format!("at most {} are possible", MOST_MOUNTS - FIRST_TREE),
+            why: format!("at most {} are possible", MOST_MOUNTS - FIRST_TREE - devices.nodes.len()),
         });
     }
-    let keep = if plugged(spec, UnpluggedControl::Capabilities) { capability::PID_ONE } else { capability::EVERY };
+    let owner = ids.of_pid_one();
+    let keep = match plugged(spec, UnpluggedControl::Capabilities) {
+        false => capability::EVERY,
+        // It has nobody else to become, and nothing to do as them.
+        true if owner.0 != 0 => 0,
+        true => capability::PID_ONE,
+    };
     Ok(Plan {
         staging: c_string(&host.run_directory)?,
-        steps: steps(spec)?,
+        steps: steps(spec, devices)?,
         hostname: c_string(Path::new(&spec.hostname))?,
+        owner,
+        unprivileged: !ids.is_range(),
+        keep_groups: !ids.groups_settable(),
         capabilities: keep,
         filter: if plugged(spec, UnpluggedControl::Seccomp) { FILTER.to_vec() } else { Vec::new() },
         landlock: host.landlock.filter(|_| plugged(spec, UnpluggedControl::Landlock)),
@@ -290,9 +313,13 @@ fn plan(spec: &SandboxSpec, host: &Host) -> Result<Plan, EngineError> {
     })
 }
 
-fn steps(spec: &SandboxSpec) -> Result<Vec<Step>, EngineError> {
+fn steps(spec: &SandboxSpec, devices: &Devices) -> Result<Vec<Step>, EngineError> {
     let attach = |index: usize, path: &str| Ok::<_, EngineError>(Step::Attach(index, c_string(Path::new(path))?));
-    let mut steps = vec![attach(DEV, "dev")?, attach(PTS, "dev/pts")?, attach(SHM, "dev/shm")?];
+    let mut steps = vec![attach(DEV, DEVICES)?, attach(PTS, "dev/pts")?, attach(SHM, "dev/shm")?];
+    let first_node = FIRST_TREE + spec.image.trees().len() + spec.mounts.len();
+    for (index, (name, _)) in devices.nodes.iter().enumerate() {
+        steps.push(attach(first_node + index, &format!("{DEVICES}/{name}"))?);
+    }
     steps.push(Step::Proc(c_string(Path::new("proc"))?));
     steps.push(Step::ReadOnly(c_string(Path::new("sys"))?));
     steps.push(attach(SYS, "sys/devices/system")?);

@@ -22,4 +22,3 @@ pub use cofferdam_engine_host::cgroup::Hierarchies;
 pub use disk::DiskReport;
 pub use engine::{Host, NativeEngine};
 pub use launch::Ahead;
-pub use lease::RANGE_IDS;

@@ -6,6 +6,7 @@
 
 use cofferdam_engine::{Directory, EngineError, File, SandboxSpec};
 use cofferdam_engine_host::device::system;
+use cofferdam_sys::ids::{Ids, Owner};
 use cofferdam_sys::mount::{FsOption, attr, clone_tree, new_fs, set_attributes};
 use cofferdam_trust::Origin;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, mkdirat, openat, openat2, statat};
@@ -26,23 +27,24 @@ pub struct Upper<'a> {
     upper: OwnedFd,
     work: OwnedFd,
     layers: Vec<BorrowedFd<'a>>,
-    base: u32,
+    ids: Ids,
     on_disk: bool,
 }
 
 impl<'a> Upper<'a> {
     /// Makes `upper` and `work` on the sandbox's disk.
-    pub fn make(disk: &OwnedFd, spec: &'a SandboxSpec, base: u32) -> Result<Self, EngineError> {
+    pub fn make(disk: &OwnedFd, spec: &'a SandboxSpec, ids: &Ids) -> Result<Self, EngineError> {
         let make = |name: &str| {
             mkdirat(disk, name, Mode::from_raw_mode(0o755))?;
             openat(disk, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         };
         let error = |e| EngineError::host("make the upper directory", e);
         let (upper, work) = (make("upper").map_err(error)?, make("work").map_err(error)?);
-        chownat(&upper, "", Some(Uid::from_raw(base)), Some(Gid::from_raw(base)), AtFlags::EMPTY_PATH).map_err(error)?;
+        let (uid, gid) = ids.outside((0, 0));
+        chownat(&upper, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH).map_err(error)?;
         let layers = spec.image.layers().iter().map(|layer| layer.as_fd()).collect();
         let on_disk = rustix::fs::fstatfs(disk).is_ok_and(|stat| stat.f_type != TMPFS_MAGIC);
-        Ok(Self { upper, work, layers, base, on_disk })
+        Ok(Self { upper, work, layers, ids: ids.clone(), on_disk })
     }
 
     /// The directory itself.
@@ -144,12 +146,13 @@ impl<'a> Upper<'a> {
             let found = openat2(layer, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), flags).ok()?;
             let stat = statat(&found, "", AtFlags::EMPTY_PATH).ok()?;
             let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            directory.then_some((stat.st_mode & 0o7777, (stat.st_uid, stat.st_gid)))
+            directory.then(|| (stat.st_mode & 0o7777, self.ids.of_image((stat.st_uid, stat.st_gid))))
         })
     }
 
-    fn own(&self, place: impl AsFd, (uid, gid): (u32, u32)) -> rustix::io::Result<()> {
-        chownat(place, "", Some(Uid::from_raw(self.base + uid)), Some(Gid::from_raw(self.base + gid)), AtFlags::EMPTY_PATH)
+    fn own(&self, place: impl AsFd, owner: Owner) -> rustix::io::Result<()> {
+        let (uid, gid) = self.ids.outside(owner);
+        chownat(place, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH)
     }
 
     fn file(&self, file: &File) -> Result<(), EngineError> {
@@ -170,12 +173,13 @@ impl<'a> Upper<'a> {
         write().map_err(|e| EngineError::host(format!("make {}", file.path.display()), e))
     }
 
-    /// The overlay, detached, and what is no longer needed once it is there. `userns` holds the sandbox's ids.
-    pub fn compose(&self, userns: BorrowedFd<'_>) -> Result<(OwnedFd, Vec<OwnedFd>), EngineError> {
+    /// The overlay, detached, and what is no longer needed once it is there. `userns` holds the sandbox's ids, where each has one
+    /// outside.
+    pub fn compose(&self, userns: Option<BorrowedFd<'_>>) -> Result<(OwnedFd, Vec<OwnedFd>), EngineError> {
         let mut lowers = Vec::new();
         for layer in &self.layers {
             let lower = clone_tree(*layer, "", false).map_err(system)?;
-            set_attributes(&lower, attr::READ_ONLY, Some(userns), false).map_err(no_idmap)?;
+            set_attributes(&lower, attr::READ_ONLY, userns, false).map_err(no_idmap)?;
             lowers.push(lower);
         }
         let mut options: Vec<FsOption<'_>> = lowers.iter().map(|lower| FsOption::Fd("lowerdir+", lower.as_fd())).collect();
@@ -185,16 +189,20 @@ impl<'a> Upper<'a> {
         if self.on_disk {
             options.push(FsOption::Flag("volatile"));
         }
+        if userns.is_none() {
+            // The attributes that the overlay keeps its books in are those that an ordinary user may write.
+            options.push(FsOption::Flag("userxattr"));
+        }
         let overlay = new_fs("overlay", &options, attr::NO_SUID | attr::NO_DEV).map_err(system)?;
         Ok((overlay, lowers))
     }
 }
 
 /// A tree of the host through the sandbox's ids, detached.
-pub fn host_tree(place: BorrowedFd<'_>, path: &str, userns: BorrowedFd<'_>, writable: bool) -> Result<OwnedFd, EngineError> {
+pub fn host_tree(place: BorrowedFd<'_>, path: &str, userns: Option<BorrowedFd<'_>>, writable: bool) -> Result<OwnedFd, EngineError> {
     let tree = clone_tree(place, path, true).map_err(system)?;
     let attributes = attr::NO_SUID | attr::NO_DEV | if writable { 0 } else { attr::READ_ONLY };
-    set_attributes(&tree, attributes, Some(userns), true).map_err(no_idmap)?;
+    set_attributes(&tree, attributes, userns, true).map_err(no_idmap)?;
     Ok(tree)
 }
 

@@ -13,6 +13,7 @@ use cofferdam_engine_host::processes::Processes;
 use cofferdam_engine_host::refused::{Refused, serve};
 use cofferdam_engine_host::{transfer, wiring};
 use cofferdam_policy::capability;
+use cofferdam_sys::ids::Ids;
 use cofferdam_sys::namespace::Network;
 use cofferdam_trust::layout::NewLayer;
 use std::os::fd::OwnedFd;
@@ -26,7 +27,7 @@ pub struct NativeSandbox {
     processes: Processes,
     root: OwnedFd,
     lease: Mutex<Option<Lease>>,
-    base: u32,
+    ids: Ids,
     changes: Upperside,
     stop_signal: i32,
     namespace: Arc<Network>,
@@ -45,16 +46,16 @@ impl NativeSandbox {
         let (resolver, kept) = if gated { (None, Some(wire.resolver)) } else { (Some(wire.resolver), None) };
         let network = serve(resolver, wire.refusals, &refused).map_err(|e| EngineError::host("serve the sandbox's resolver", e))?;
         let pid_one = PidOne::connect(control, places).map_err(|e| EngineError::host("connect to pid 1", e))?;
-        let base = lease.base;
+        let ids = lease.ids.clone();
         let every = spec.unplugged.contains(&UnpluggedControl::Capabilities);
         let of_root = if every { capability::EVERY } else { capability::ROOT };
         Ok(Self {
-            processes: Processes::new(pid_one, pidfd, cgroup, spec.limits.open_files, of_root),
+            processes: Processes::new(pid_one, pidfd, cgroup, ids.clone(), spec.limits.open_files, of_root),
             root,
             lease: Mutex::new(Some(lease)),
-            base,
+            ids: ids.clone(),
             stop_signal: signal_number(&spec.image.config().stop_signal).unwrap_or(SIGTERM),
-            changes: Upperside::of(upper, base, spec),
+            changes: Upperside::of(upper, ids, spec),
             namespace: Arc::new(namespace),
             refused,
             network,
@@ -85,7 +86,7 @@ impl Sandbox for NativeSandbox {
     }
 
     async fn transfer(&self, transfer: Transfer) -> Result<TransferReport, EngineError> {
-        transfer::run(&self.root, self.base, &transfer)
+        transfer::run(&self.root, &self.ids, &transfer)
     }
 
     async fn connect(&self, port: u16) -> Result<OwnedFd, EngineError> {

@@ -1,6 +1,7 @@
 //! What a sandbox changed of its image: its upper directory, without what the engine itself put there.
 
 use cofferdam_engine::{Changes, EngineError, SandboxSpec};
+use cofferdam_sys::ids::Ids;
 use cofferdam_trust::VerifiedImage;
 use cofferdam_trust::layout::NewLayer;
 use cofferdam_trust::pack::{LayerWriter, PackTree};
@@ -21,7 +22,7 @@ const OWN_DIRECTORIES: &[&str] = &["dev", "proc", "sys", "sys/devices", "sys/dev
 #[derive(Debug)]
 pub struct Upperside {
     upper: OwnedFd,
-    base: u32,
+    ids: Ids,
     image: VerifiedImage,
     bare: bool,
     home: String,
@@ -32,11 +33,11 @@ pub struct Upperside {
 
 impl Upperside {
     /// Of a sandbox made from this. It holds the image, and with it the locks on its layers.
-    pub fn of(upper: OwnedFd, base: u32, spec: SandboxSpec) -> Self {
+    pub fn of(upper: OwnedFd, ids: Ids, spec: SandboxSpec) -> Self {
         let mut own: Vec<PathBuf> = spec.files.into_iter().map(|file| file.path).collect();
         own.extend(spec.mounts.into_iter().map(|mount| mount.target));
         let directories = spec.directories.into_iter().map(|directory| directory.path).collect();
-        Self { upper, base, image: spec.image, bare: spec.bare, home: spec.user.home, own, directories }
+        Self { upper, ids, image: spec.image, bare: spec.bare, home: spec.user.home, own, directories }
     }
 
     /// Put there by the engine.
@@ -72,7 +73,7 @@ impl Upperside {
         let mut prune = self.made(&own);
         prune.extend(wanted.leave_out.iter().flat_map(|path| ancestors(path, false)));
         let prune: Vec<&str> = prune.iter().map(String::as_str).collect();
-        let tree = PackTree { root: self.upper.as_fd(), base: self.base, leave_out: &leave_out, prune: &prune };
+        let tree = PackTree { root: self.upper.as_fd(), ids: &self.ids, leave_out: &leave_out, prune: &prune };
         let write = || -> io::Result<NewLayer> {
             let mut layer = LayerWriter::new(io::BufWriter::with_capacity(1 << 20, wanted.out), wanted.epoch);
             tree.write(&mut layer)?;

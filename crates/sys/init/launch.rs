@@ -3,7 +3,7 @@
 use crate::spec::Spec;
 use crate::sys;
 use crate::wire::{
-    FLAG_GATED, FLAG_JOIN, FLAG_TTY, STAGE_CREDENTIALS, STAGE_DIRECTORY, STAGE_EXECUTE, STAGE_GATE, STAGE_LIMITS, STAGE_TERMINAL, at,
+    FLAG_GATED, FLAG_JOIN, FLAG_KEEP_GROUPS, FLAG_TTY, STAGE_CREDENTIALS, STAGE_DIRECTORY, STAGE_EXECUTE, STAGE_GATE, STAGE_LIMITS, STAGE_TERMINAL, at,
 };
 
 const TIOCSCTTY: usize = 0x540E;
@@ -82,7 +82,9 @@ fn credentials(spec: &Spec) -> Result<(), Failure> {
     }
     sys!(PRCTL, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0);
     let (uid, gid) = (spec.word(at::UID), spec.word(at::GID));
-    check(sys!(SETGROUPS, spec.word(at::GROUPS), spec.groups()), STAGE_CREDENTIALS)?;
+    if spec.word(at::FLAGS) & FLAG_KEEP_GROUPS == 0 {
+        check(sys!(SETGROUPS, spec.word(at::GROUPS), spec.groups()), STAGE_CREDENTIALS)?;
+    }
     check(sys!(SETRESGID, gid, gid, gid), STAGE_CREDENTIALS)?;
     check(sys!(SETRESUID, uid, uid, uid), STAGE_CREDENTIALS)?;
     let (low, high) = (spec.word(at::CAPS_LOW), spec.word(at::CAPS_HIGH));

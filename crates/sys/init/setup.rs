@@ -3,7 +3,7 @@
 //! ```text
 //! before GO   cgroups, cgroup namespace; a proc file system of its own (the kernel gives it to who sees one already);
 //!             an empty root instead of the host's, which is detached
-//! after GO    uid 0 of its own range; attach the sandbox's root above the empty one and enter it
+//! after GO    pid 1's user; attach the sandbox's root above the empty one and enter it
 //!             attach, mask and protect mounts; host name
 //!             descriptors, limits, Landlock, capabilities, no_new_privs, seccomp; execute pid 1
 //! ```
@@ -84,6 +84,11 @@ impl Plan {
         sound.then_some(plan)
     }
 
+    /// Whether an ordinary user is to write the maps of its user namespace.
+    pub fn is_unprivileged(&self) -> bool {
+        self.word(at::UNPRIVILEGED) != 0
+    }
+
     fn byte(&self, offset: usize) -> u8 {
         // SAFETY: callers stay below the length, which `new` was promised.
         unsafe { self.base.add(offset).read() }
@@ -162,7 +167,7 @@ fn before_go(plan: &Plan, fds: &Inherited<'_>) -> Result<isize, Failure> {
 
 /// Returns only what went wrong.
 fn after_go(plan: &Plan, fds: &Inherited<'_>, proc: isize, mounts: &[i32; MOST_MOUNTS]) -> Failure {
-    let done = identity()
+    let done = identity(plan)
         .and_then(|()| enter_root(mounts[0]))
         .and_then(|()| steps(plan, proc, mounts))
         .and_then(|()| {
@@ -181,10 +186,13 @@ fn after_go(plan: &Plan, fds: &Inherited<'_>, proc: isize, mounts: &[i32; MOST_M
     }
 }
 
-fn identity() -> Outcome {
-    check(SETUP_IDENTITY, sys!(SETGROUPS, 0, 0))?;
-    check(SETUP_IDENTITY, sys!(SETRESGID, 0, 0, 0))?;
-    check(SETUP_IDENTITY, sys!(SETRESUID, 0, 0, 0))?;
+fn identity(plan: &Plan) -> Outcome {
+    if plan.word(at::KEEP_GROUPS) == 0 {
+        check(SETUP_IDENTITY, sys!(SETGROUPS, 0, 0))?;
+    }
+    let (user, group) = (plan.word(at::USER), plan.word(at::GROUP));
+    check(SETUP_IDENTITY, sys!(SETRESGID, group, group, group))?;
+    check(SETUP_IDENTITY, sys!(SETRESUID, user, user, user))?;
     // Changing ids to the mounter's makes some kernels reset it.
     check(SETUP_IDENTITY, sys!(PRCTL, PR_SET_DUMPABLE, 0, 0, 0, 0)).map(|_| ())
 }

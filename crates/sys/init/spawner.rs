@@ -12,7 +12,7 @@
 use crate::channel::{receive_bytes, send_to};
 use crate::plan_wire::{MOST_CLONE_FDS, MOST_PLAN_BYTES, REPLY_CLONED, REPLY_NOT_CLONED, REQUEST_CLONE, REQUEST_DISCARD};
 use crate::setup::{Inherited, Plan, run};
-use crate::{AT_FDCWD, F_SETFD, FD_CLOEXEC, O_CLOEXEC, close, exit, sys};
+use crate::{AT_FDCWD, F_SETFD, FD_CLOEXEC, O_CLOEXEC, PR_SET_DUMPABLE, close, exit, sys};
 
 /// The supervisor's end is on the other side.
 const SOCKET: i32 = 3;
@@ -105,10 +105,16 @@ fn spawn(plan: &Plan, words: [u32; 4], fds: [i32; MOST_CLONE_FDS], home: i32) ->
     if entered < 0 {
         return Err((-entered) as u32);
     }
+    // The files of a process that may not be dumped belong to root of the host. This one holds nothing, and becomes closed before
+    // anything of its sandbox runs.
+    if plan.is_unprivileged() {
+        sys!(PRCTL, PR_SET_DUMPABLE, 1, 0, 0, 0);
+    }
     let pid = sys!(CLONE3, &raw mut arguments, size_of::<CloneArgs>());
     if pid == 0 {
         run(plan, &inherited);
     }
+    sys!(PRCTL, PR_SET_DUMPABLE, 0, 0, 0, 0);
     // Staying in a sandbox's network namespace would be worse than ending.
     if sys!(SETNS, home, CLONE_NEWNET) < 0 {
         exit();

@@ -35,6 +35,8 @@ pub const FLAG_GATED: u32 = 4;
 
 /// The process first writes "0" to the `tasks` file of a version 1 cgroup, which moves it there.
 pub const FLAG_JOIN: u32 = 8;
+/// The process's supplementary groups stay as they are: its user namespace has none to set.
+pub const FLAG_KEEP_GROUPS: u32 = 16;
 
 /// Stage of a failed start: reading the spec.
 pub const STAGE_SPEC: u32 = 1;

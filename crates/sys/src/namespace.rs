@@ -1,6 +1,7 @@
 //! Network namespaces; id maps.
 
 use crate::error::check;
+use crate::ids::Ids;
 use crate::{Error, Result};
 use rustix::fs::{Mode, OFlags, open};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -62,10 +63,9 @@ pub fn in_mounts_of<T: Send + 'static>(pid: u32, work: impl FnOnce() -> Result<T
     thread.join().unwrap_or_else(|_| Err(Error::new("enter mounts", std::io::Error::other("its thread panicked"))))
 }
 
-/// Maps ids 0..`count` of the process's user namespace to `base`.. of the caller's.
-pub fn map_ids(pid: u32, base: u32, count: u32) -> Result<()> {
-    let map = format!("0 {base} {count}\n");
-    for file in ["uid_map", "gid_map"] {
+/// Gives the process's user namespace its ids.
+pub fn map_ids(pid: u32, ids: &Ids) -> Result<()> {
+    for (file, map) in ["uid_map", "gid_map"].into_iter().zip(ids.maps()) {
         let path = format!("/proc/{pid}/{file}");
         std::fs::write(&path, &map).map_err(|e| Error::new(format!("write {path}"), e))?;
     }

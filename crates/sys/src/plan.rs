@@ -1,6 +1,7 @@
 //! What the first process of a new sandbox has to do, prepared before it exists (`init/setup.rs` does it).
 
 use crate::bpf::Instruction;
+use crate::ids::Owner;
 use crate::plan_wire::{
     SETUP_CAPABILITIES, SETUP_CGROUPS, SETUP_DESCRIPTORS, SETUP_EXECUTE, SETUP_FILTER, SETUP_HOSTNAME, SETUP_IDENTITY, SETUP_LANDLOCK,
     SETUP_LEAVE, SETUP_LIMITS, SETUP_NAMESPACE, SETUP_ROOT, SETUP_STEP, STEP_ATTACH, STEP_MASK, STEP_PROC, STEP_READ_ONLY, plan_at as at,
@@ -48,6 +49,12 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Host name inside.
     pub hostname: CString,
+    /// User and group that pid 1 is.
+    pub owner: Owner,
+    /// The maps of its user namespace are written by an ordinary user.
+    pub unprivileged: bool,
+    /// Supplementary groups stay as they are: nobody in its user namespace may set them.
+    pub keep_groups: bool,
     /// Capabilities that pid 1 keeps, a bit each.
     pub capabilities: u64,
     /// The system call filter; empty for none.
@@ -74,6 +81,8 @@ impl Plan {
         };
         let mut words = vec![0u32; at::HEADER_WORDS];
         words[at::LANDLOCK] = self.landlock.unwrap_or(0);
+        (words[at::USER], words[at::GROUP]) = self.owner;
+        (words[at::UNPRIVILEGED], words[at::KEEP_GROUPS]) = (u32::from(self.unprivileged), u32::from(self.keep_groups));
         words[at::CAPS_LOW] = self.capabilities as u32;
         words[at::CAPS_HIGH] = (self.capabilities >> 32) as u32;
         words[at::STAGING] = string(&self.staging);

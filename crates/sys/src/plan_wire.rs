@@ -54,8 +54,16 @@ pub mod plan_at {
     pub const LIMITS: usize = 10;
     /// Number of resource limits: four words each (resource, 0, value low, value high).
     pub const LIMIT_COUNT: usize = 11;
+    /// User that pid 1 is.
+    pub const USER: usize = 12;
+    /// Group that pid 1 is.
+    pub const GROUP: usize = 13;
+    /// 1 if the maps of its user namespace are written by an ordinary user, who has to own the files that they are written to.
+    pub const UNPRIVILEGED: usize = 14;
+    /// 1 if nobody in its user namespace may set supplementary groups.
+    pub const KEEP_GROUPS: usize = 15;
     /// Words before the variable part.
-    pub const HEADER_WORDS: usize = 12;
+    pub const HEADER_WORDS: usize = 16;
 }
 
 /// Step: attach the handed-over mount with the first index (0 is the root itself).
@@ -74,7 +82,7 @@ pub const SETUP_CGROUPS: u32 = 1;
 pub const SETUP_NAMESPACE: u32 = 2;
 /// Stage of a failed set-up: letting go of the host's root.
 pub const SETUP_LEAVE: u32 = 3;
-/// Stage of a failed set-up: becoming uid 0 of its own range.
+/// Stage of a failed set-up: becoming pid 1's user.
 pub const SETUP_IDENTITY: u32 = 4;
 /// Stage of a failed set-up: attaching the root.
 pub const SETUP_ROOT: u32 = 5;

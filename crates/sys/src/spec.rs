@@ -1,7 +1,7 @@
 //! Builds the description of a process that pid 1 is to start (see [`crate::init_wire`]).
 
 use crate::Result;
-use crate::init_wire::{FLAG_GATED, FLAG_JOIN, FLAG_MAIN, FLAG_TTY, SPEC_HEADER_BYTES, SPEC_MAGIC, at};
+use crate::init_wire::{FLAG_GATED, FLAG_JOIN, FLAG_KEEP_GROUPS, FLAG_MAIN, FLAG_TTY, SPEC_HEADER_BYTES, SPEC_MAGIC, at};
 use crate::process::sealed_file;
 use std::os::fd::OwnedFd;
 
@@ -20,6 +20,8 @@ pub struct ProcessSpec {
     pub gid: u32,
     /// Supplementary groups inside the sandbox.
     pub groups: Vec<u32>,
+    /// Supplementary groups stay as they are.
+    pub keep_groups: bool,
     /// Capabilities kept, a bit each; 0 for every user but uid 0.
     pub capabilities: u64,
     /// File mode creation mask.
@@ -58,6 +60,7 @@ impl ProcessSpec {
         words[at::MAGIC] = SPEC_MAGIC;
         words[at::FLAGS] = if self.terminal.is_some() { FLAG_TTY } else { 0 }
             | if self.main { FLAG_MAIN } else { 0 }
+            | if self.keep_groups { FLAG_KEEP_GROUPS } else { 0 }
             | match self.entry {
                 Entry::None => 0,
                 Entry::Gate => FLAG_GATED,

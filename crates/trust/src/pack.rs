@@ -6,9 +6,10 @@ use crate::content::{Content, ContentError, Hasher};
 use crate::layout::{LayoutError, NewImage, NewLayer, compose, copy_in};
 use crate::oci::{Platform, RunConfig};
 use crate::pull::Puller;
-use crate::unpack::{OPAQUE_ATTRIBUTE, is_whiteout};
+use crate::unpack::{is_whiteout, opaque_attribute};
 use crate::verify::{Rule, Verification};
 use cofferdam_model::image::Reference;
+use cofferdam_sys::ids::Ids;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, openat, readlinkat, statat};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -160,8 +161,8 @@ impl<W: Write> LayerWriter<W> {
 pub struct PackTree<'a> {
     /// Its root.
     pub root: BorrowedFd<'a>,
-    /// Ids of the host are this much higher than those inside.
-    pub base: u32,
+    /// What its owners are inside.
+    pub ids: &'a Ids,
     /// What is left out, by its path from the root; a directory with everything below.
     pub leave_out: &'a dyn Fn(&Path) -> bool,
     /// Directories that are left out if nothing of them is left.
@@ -201,7 +202,8 @@ impl PackTree<'_> {
             return out.whiteout(path).map(|()| true);
         }
         let own = Entry::of(&stat);
-        let entry = Entry { uid: own.uid.saturating_sub(self.base), gid: own.gid.saturating_sub(self.base), ..own };
+        let (uid, gid) = self.ids.inside((own.uid, own.gid));
+        let entry = Entry { uid, gid, ..own };
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = seen.get(&(stat.st_dev, stat.st_ino)) {
@@ -283,7 +285,7 @@ fn sorted(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
 
 fn is_opaque(directory: &OwnedFd) -> io::Result<bool> {
     let mut value = [0; 1];
-    match fgetxattr(directory.as_fd(), OPAQUE_ATTRIBUTE, &mut value) {
+    match fgetxattr(directory.as_fd(), opaque_attribute(), &mut value) {
         Ok(length) => Ok(&value[..length] == b"y"),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
         Err(error) => Err(error.into()),
@@ -338,7 +340,7 @@ pub fn import(puller: &Puller<'_>, source: &Path, reference: &Reference) -> Resu
     let layer = if source.is_dir() {
         let root = File::open(source).map_err(io)?;
         let mut layer = begin(puller.content, i64::MAX)?;
-        PackTree { root: root.as_fd(), base: 0, leave_out: &|_| false, prune: &[] }.write(&mut layer).map_err(io)?;
+        PackTree { root: root.as_fd(), ids: &Ids::range(0, u32::MAX), leave_out: &|_| false, prune: &[] }.write(&mut layer).map_err(io)?;
         commit(puller.content, layer)?.listed()
     } else {
         archive(puller.content, source)?

@@ -112,3 +112,10 @@ pub struct MonitorArgs {
     #[command(flatten)]
     pub run: RunArgs,
 }
+
+impl RunArgs {
+    /// Whether more users than one are likely inside: an image brings its own.
+    pub fn has_users(&self) -> bool {
+        self.user.is_some() || self.image != ImageRef::Host
+    }
+}

@@ -27,7 +27,7 @@ pub fn run(global: &Global) -> Result<ExitCode, Failure> {
     let listener = server::bind_at(Path::new(socket.file_name().unwrap_or_default()))?;
     std::env::set_current_dir("/")?;
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
-    confine(rustix::process::geteuid().is_root().then_some(GATE_USER))?;
+    confine(cofferdam_sys::outer::is_host_root().then_some(GATE_USER))?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(64).thread_stack_size(256 << 10).build()?;
     let served = runtime.block_on(async {

@@ -1,6 +1,7 @@
 //! Which hierarchies this host has.
 
 use cofferdam_sys::process::read_kernel_file;
+use rustix::fs::{Access, AtFlags, CWD};
 use std::path::{Path, PathBuf};
 
 /// A version of the interface.
@@ -34,6 +35,17 @@ const CONTROLLERS: [(Controller, &str); 5] = [
     (Controller::Freezer, "freezer"),
     (Controller::Account, "cpuacct"),
 ];
+
+/// Where the supervisors of a delegated version 2 group move to: a group that has controllers to give holds no process itself.
+pub const SUPERVISORS: &str = "/cofferdam.supervisors";
+
+/// The group of a controller (empty: version 2) in the text of `/proc/<pid>/cgroup`.
+fn of_groups<'a>(groups: &'a str, name: &str) -> Option<&'a str> {
+    groups.lines().find_map(|line| {
+        let (names, path) = line.split_once(':')?.1.split_once(':')?;
+        names.split(',').any(|one| one == name).then_some(path)
+    })
+}
 
 /// The hierarchies of this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,16 +97,38 @@ impl Hierarchies {
         self.delegate = wanted.map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
     }
 
+    /// What an ordinary user may use: the groups that this process is in, where they are the user's to write to. Asks this host.
+    pub fn detect_own() -> Self {
+        let groups = read_kernel_file(Path::new("/proc/self/cgroup")).unwrap_or_default();
+        let writable = |path: &Path| {
+            let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+            let may = |path: &Path, access| rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS).is_ok();
+            may(path, access) && may(&path.join("cgroup.procs"), Access::WRITE_OK)
+        };
+        let controllers = |root: &Path| read_kernel_file(&root.join("cgroup.controllers")).unwrap_or_default();
+        Self::detect().below(&groups, writable, controllers)
+    }
+
+    /// Each hierarchy from the group that `groups` (the text of `/proc/self/cgroup`) names; without those that are not writable.
+    pub(super) fn below(&self, groups: &str, writable: impl Fn(&Path) -> bool, controllers_of: impl Fn(&Path) -> String) -> Self {
+        let place = |root: &Path, name: &str| {
+            let own = of_groups(groups, name)?;
+            // A supervisor that made room for its sandboxes is one below.
+            let own = own.strip_suffix(SUPERVISORS).unwrap_or(own);
+            let path = root.join(own.trim_matches('/'));
+            writable(&path).then_some(path)
+        };
+        let named = |controller: Controller| CONTROLLERS.iter().find(|(other, _)| *other == controller).map_or("", |(_, name)| name);
+        let one = self.one.iter().filter_map(|(controller, root)| Some((*controller, place(root, named(*controller))?))).collect();
+        let two = self.two.as_deref().and_then(|root| place(root, ""));
+        let mut found = Self { one, two, delegate: String::new() };
+        found.find_delegate(controllers_of);
+        found
+    }
+
     /// Those in which a process is at one and the same path, and that path: what a container's groups are. None if it is in none of its own.
     pub fn of_process(&self, groups: &str) -> Option<(Self, PathBuf)> {
-        let places: Vec<(&str, &str)> = groups
-            .lines()
-            .filter_map(|line| {
-                let (names, path) = line.split_once(':')?.1.split_once(':')?;
-                Some((names, path))
-            })
-            .collect();
-        let of = |name: &str| places.iter().find(|(names, _)| names.split(',').any(|one| one == name)).map(|(_, path)| *path);
+        let of = |name: &str| of_groups(groups, name);
         let own = of("memory").or_else(|| of(""))?;
         let at_own = |controller: Controller| CONTROLLERS.iter().any(|(other, name)| *other == controller && of(name) == Some(own));
         let one = self.one.iter().filter(|(controller, _)| at_own(*controller)).cloned().collect();

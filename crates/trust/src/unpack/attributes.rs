@@ -2,6 +2,7 @@
 
 use super::UnpackError;
 use super::pax::Extended;
+use cofferdam_sys::outer;
 use rustix::fs::{Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown, fsetxattr};
 use rustix::io::Errno;
 use std::io::{self, Read};
@@ -43,6 +44,15 @@ impl Attributes {
         Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777, mtime, xattrs: Vec::new() }
     }
 
+    /// Who is to own it here. An ordinary user owns everything that they unpack: their sandboxes show it as the sandbox's user's.
+    pub fn owner(&self) -> (Uid, Gid) {
+        if outer::is_host_root() {
+            (Uid::from_raw(self.uid), Gid::from_raw(self.gid))
+        } else {
+            (rustix::process::geteuid(), rustix::process::getegid())
+        }
+    }
+
     /// Its time, as the kernel takes it.
     pub fn times(&self) -> Timestamps {
         Timestamps { last_access: self.mtime, last_modification: self.mtime }
@@ -51,12 +61,15 @@ impl Attributes {
 
 /// Owner first: changing it takes set-id bits and capabilities away.
 pub fn apply(fd: BorrowedFd<'_>, attributes: &Attributes) -> rustix::io::Result<()> {
-    fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))?;
+    let (uid, gid) = attributes.owner();
+    fchown(fd, Some(uid), Some(gid))?;
     fchmod(fd, Mode::from_raw_mode(attributes.mode))?;
     for (name, value) in &attributes.xattrs {
         match fsetxattr(fd, name.as_str(), value, XattrFlags::empty()) {
             // A file system without user attributes loses those, as other unpackers do.
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            // A program's capabilities: nothing gains any in a sandbox anyway.
+            Err(Errno::PERM | Errno::INVAL) if !outer::is_host_root() => {}
             Err(error) => return Err(error),
         }
     }

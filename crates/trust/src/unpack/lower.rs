@@ -1,5 +1,6 @@
 //! The layers below one: what a process would see of them, put together.
 
+use cofferdam_sys::outer;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, openat2, readlinkat, statat};
 use rustix::io::Errno;
 use std::ffi::CString;
@@ -8,8 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The attribute that makes a directory hide those below it.
-pub const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
+/// The attribute that makes a directory hide those below it: of the two that the kernel knows, the one that this user may set.
+pub fn opaque_attribute() -> &'static str {
+    if outer::is_host_root() { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
+}
 
 /// Layers, topmost first.
 #[derive(Clone, Debug, Default)]
@@ -139,7 +142,7 @@ fn is_opaque(layer: &OwnedFd, path: &Path) -> rustix::io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = openat2(layer, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?;
     let mut value = [0; 1];
-    match rustix::fs::fgetxattr(directory.as_fd(), OPAQUE_ATTRIBUTE, &mut value) {
+    match rustix::fs::fgetxattr(directory.as_fd(), opaque_attribute(), &mut value) {
         Ok(length) => Ok(&value[..length] == b"y"),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
         Err(error) => Err(error),

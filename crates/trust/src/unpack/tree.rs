@@ -1,10 +1,10 @@
 //! Writing below a layer's root. Nobody else writes there, so a path that was walked stays what it was.
 
 use super::attributes::{Attributes, apply};
-use super::lower::{Found, Lowers, OPAQUE_ATTRIBUTE, is_whiteout};
+use super::lower::{Found, Lowers, is_whiteout, opaque_attribute};
 use super::{UnpackError, failed, refused};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fsetxattr, ftruncate,
+    AtFlags, FileType, Mode, OFlags, SeekFrom, Stat, Timestamps, XattrFlags, chmodat, chownat, fchmod, fsetxattr, ftruncate,
     futimens, linkat, mkdirat, mknodat, openat, readlinkat, seek, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
@@ -91,7 +91,7 @@ impl<'a> Tree<'a> {
         symlinkat(OsStr::from_bytes(target), &parent, &name).map_err(&error)?;
         self.hidden.remove(&place);
         if (attributes.uid, attributes.gid) != (0, 0) {
-            let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+            let (uid, gid) = attributes.owner();
             chownat(&parent, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(&error)?;
         }
         utimensat(&parent, &name, &attributes.times(), AtFlags::SYMLINK_NOFOLLOW).map_err(&error)
@@ -103,7 +103,7 @@ impl<'a> Tree<'a> {
         let error = failed(path);
         mknodat(&parent, &name, FileType::Fifo, Mode::from_raw_mode(attributes.mode), 0).map_err(&error)?;
         self.hidden.remove(&place);
-        let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+        let (uid, gid) = attributes.owner();
         chownat(&parent, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(&error)?;
         // The umask took bits away.
         chmodat(&parent, &name, Mode::from_raw_mode(attributes.mode), AtFlags::empty()).map_err(&error)?;
@@ -390,7 +390,7 @@ fn open_directory(parent: impl AsFd, name: impl AsRef<Path>) -> rustix::io::Resu
 }
 
 fn set_opaque(directory: impl AsFd) -> rustix::io::Result<()> {
-    fsetxattr(directory, OPAQUE_ATTRIBUTE, b"y", XattrFlags::empty())
+    fsetxattr(directory, opaque_attribute(), b"y", XattrFlags::empty())
 }
 
 fn finish_file(file: &OwnedFd, attributes: &Attributes) -> rustix::io::Result<()> {
