@@ -8,6 +8,7 @@ use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, 
 use cofferdam_engine_docker::DockerEngine;
 use cofferdam_engine_native::{Ahead, NativeEngine};
 use cofferdam_model::SandboxId;
+use cofferdam_sys::outer;
 use cofferdam_trust::content::Content;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,6 +56,22 @@ impl Context {
             std::fs::write(marker(self), &host)?;
         }
         Ok(Box::new(engine))
+    }
+
+    /// Says what this host cannot enforce for an ordinary user: once, and again when it changes. Every record says it too.
+    pub fn say_unenforced(&self, engine: &dyn Engine) -> Result<(), Failure> {
+        if outer::is_host_root() {
+            return Ok(());
+        }
+        let missing: Vec<String> = engine.capabilities().missing.into_iter().map(|(control, _)| control).collect();
+        let (told, now) = (self.data.path().join("unenforced"), missing.join(", "));
+        if std::fs::read_to_string(&told).unwrap_or_default() != now {
+            crate::output::note!(
+                "cofferdam: note: without root, this host does not enforce: {now} (said once; cofferdam doctor tells why)"
+            );
+            std::fs::write(&told, now)?;
+        }
+        Ok(())
     }
 
     /// The daemon at this address, as an engine.

@@ -85,7 +85,7 @@ impl DockerSandbox {
             daemon,
             id,
             directory: spec.directory.clone(),
-            processes: Arc::new(Processes::new(pid_one, pidfd, cgroup, ids.clone(), spec.limits.open_files, of_root)),
+            processes: Arc::new(Processes::new(pid_one, pidfd, cgroup, ids.clone(), &spec.limits, of_root)),
             root,
             ids,
             stop_signal: signal_number(&spec.image.config().stop_signal).unwrap_or(SIGTERM),
@@ -142,7 +142,7 @@ impl Sandbox for DockerSandbox {
                 self.processes.kill().await;
             }
             Control::End { process } => self.processes.end(process),
-            Control::Pause | Control::Resume => self.processes.pause(control == Control::Pause)?,
+            Control::Pause | Control::Resume => self.processes.pause(control == Control::Pause).await,
         }
         Ok(())
     }

@@ -64,6 +64,16 @@ impl Cgroup {
         Some(Self { hierarchies, relative })
     }
 
+    /// Whether there is any group.
+    pub fn has_groups(&self) -> bool {
+        self.hierarchies.roots().next().is_some()
+    }
+
+    /// Whether one limits memory.
+    pub fn limits_memory(&self) -> bool {
+        self.hierarchies.of(Controller::Memory).is_some()
+    }
+
     /// A group below this one, for one exec'd process.
     pub fn child(&self, name: &str) -> Result<Self, EngineError> {
         let group = Self { hierarchies: self.hierarchies.for_exec(), relative: self.relative.join(name) };

@@ -62,7 +62,8 @@ pub fn make(ids: &Ids) -> Result<Devices, EngineError> {
 fn nodes_of_host() -> Result<Vec<(&'static str, OwnedFd)>, EngineError> {
     let node = |name: &'static str| {
         let mount = clone_tree(CWD, &format!("/dev/{name}"), false).map_err(system)?;
-        set_attributes(&mount, attr::NO_SUID | attr::NO_EXEC, None, false).map_err(system)?;
+        // A device is written to through a read-only mount as well; its node is not.
+        set_attributes(&mount, attr::READ_ONLY | attr::NO_SUID | attr::NO_EXEC, None, false).map_err(system)?;
         Ok((name, mount))
     };
     NODES.iter().map(|(name, ..)| node(name)).collect()

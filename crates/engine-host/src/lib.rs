@@ -10,4 +10,5 @@ pub mod pid_one;
 pub mod processes;
 pub mod refused;
 pub mod transfer;
+pub mod watch;
 pub mod wiring;

@@ -2,7 +2,9 @@
 
 use crate::cgroup::Cgroup;
 use crate::pid_one::PidOne;
-use cofferdam_engine::{EngineError, Process, ProcessSpec, Stdio};
+use crate::watch::{self, Watch};
+use cofferdam_engine::{EngineError, Process, ProcessSpec, Stdio, Usage};
+use cofferdam_model::Limits;
 use cofferdam_policy::capability;
 use cofferdam_sys::ids::Ids;
 use cofferdam_sys::process;
@@ -15,10 +17,18 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const SIGKILL: i32 = 9;
+const SIGCONT: i32 = 18;
+const SIGSTOP: i32 = 19;
 const UMASK: u32 = 0o022;
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Number of the limit on open files.
 const RLIMIT_NOFILE: u32 = 7;
+
+/// An exec'd process: its pid on the host, and its group where it has one.
+struct Exec {
+    pid: Option<u32>,
+    group: Option<Cgroup>,
+}
 
 /// The processes of one sandbox.
 pub struct Processes {
@@ -28,16 +38,21 @@ pub struct Processes {
     open_files: u32,
     of_root: u64,
     ids: Ids,
+    /// Where there are no cgroups to do it.
+    watch: Option<Watch>,
     main: Mutex<Option<u32>>,
-    execs: Mutex<HashMap<u32, Cgroup>>,
+    execs: Mutex<HashMap<u32, Exec>>,
     next_exec: AtomicU32,
 }
 
 impl Processes {
     /// Of the sandbox with this pid 1, whose descriptor is `pidfd`, and these ids. `of_root`: the capabilities of its uid 0.
-    pub fn new(pid_one: PidOne, pidfd: OwnedFd, cgroup: Cgroup, ids: Ids, open_files: u32, of_root: u64) -> Self {
+    pub fn new(pid_one: PidOne, pidfd: OwnedFd, cgroup: Cgroup, ids: Ids, limits: &Limits, of_root: u64) -> Self {
+        let alone = !ids.is_range() && !cgroup.limits_memory();
+        let watch = if alone { Watch::begin(&pidfd, limits.memory.get()) } else { None };
+        let open_files = limits.open_files;
         let (main, execs, next_exec) = (Mutex::default(), Mutex::default(), AtomicU32::new(1));
-        Self { pid_one, pidfd, cgroup, open_files, of_root, ids, main, execs, next_exec }
+        Self { pid_one, pidfd, cgroup, open_files, of_root, ids, watch, main, execs, next_exec }
     }
 
     /// Its groups.
@@ -54,7 +69,9 @@ impl Processes {
         Err(EngineError::Unsupported {
             what: format!("user {}:{} in this sandbox", user.uid, user.gid),
             why: "it has one user only: this host gives its maker no subordinate ids".into(),
-            remedy: "start the sandbox as that user (-u), or give yourself subordinate ids (usermod --add-subuids, --add-subgids; newuidmap)".into(),
+            remedy:
+                "start the sandbox as that user (-u), or give yourself subordinate ids (usermod --add-subuids, --add-subgids; newuidmap)"
+                    .into(),
         })
     }
 
@@ -90,12 +107,24 @@ impl Processes {
     pub async fn exec(&self, process: &ProcessSpec, stdio: &Stdio) -> Result<Process, EngineError> {
         check_command(process)?;
         self.check_user(process)?;
+        if !self.groups_execs() {
+            let spec = spec::ProcessSpec { entry: Entry::Subreaper, ..self.describe(process, false) };
+            let spawned = self.pid_one.spawn(&spec, &borrow(stdio)).await?;
+            let exec = Exec { pid: process::pid_of(spawned.pidfd.as_fd()), group: None };
+            self.execs.lock().unwrap_or_else(PoisonError::into_inner).insert(spawned.id, exec);
+            return spawned.executed().await;
+        }
         let number = self.next_exec.fetch_add(1, Ordering::Relaxed);
         let group = self.cgroup.child(&format!("exec-{number}"))?;
         self.exec_in(&group, process, stdio).await.inspect_err(|_| {
             group.kill();
             group.remove();
         })
+    }
+
+    /// Whether there is a group for each exec'd process: its maker may move it there. Subordinate ids are not the maker's to move.
+    fn groups_execs(&self) -> bool {
+        self.cgroup.has_groups() && (self.ids.is_range() || !self.ids.groups_settable())
     }
 
     /// Starts a process in a group of its own: it moves itself there where the kernel lets it, else it is moved before
@@ -111,7 +140,7 @@ impl Processes {
         fds.push(tasks.as_ref().unwrap_or(&gate_read).as_fd());
         let spawned = self.pid_one.spawn(&spec, &fds).await?;
         let id = spawned.id;
-        self.execs.lock().unwrap_or_else(PoisonError::into_inner).insert(id, group.clone());
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Exec { pid: None, group: Some(group.clone()) });
         if spec.entry == Entry::Gate {
             let pid = process::pid_of(spawned.pidfd.as_fd()).ok_or(EngineError::Gone)?;
             group.attach(pid)?;
@@ -127,10 +156,13 @@ impl Processes {
 
     /// Ends an exec'd process and what it started.
     pub fn end(&self, process: u32) {
-        let group = self.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(&process);
-        if let Some(group) = group {
-            group.kill();
-            group.remove();
+        match self.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(&process) {
+            Some(Exec { group: Some(group), .. }) => {
+                group.kill();
+                group.remove();
+            }
+            Some(Exec { pid: Some(pid), .. }) => watch::end(self.pidfd.as_fd(), pid),
+            _ => {}
         }
     }
 
@@ -154,7 +186,7 @@ impl Processes {
     pub async fn stop(&self, signal: i32, grace: Duration) {
         let main = *self.main.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(main) = main {
-            self.cgroup.freeze(false);
+            self.pause(false).await;
             self.pid_one.signal(main, signal).await;
             if tokio::time::timeout(grace, self.pid_one.wait_gone()).await.is_ok() {
                 return;
@@ -163,16 +195,21 @@ impl Processes {
         self.kill().await;
     }
 
-    /// Stops every instruction, or goes on.
-    pub fn pause(&self, paused: bool) -> Result<(), EngineError> {
-        if self.cgroup.freeze(paused) {
-            return Ok(());
+    /// Stops every instruction, or goes on. Without a group that freezes, each process is stopped as by job control.
+    pub async fn pause(&self, paused: bool) {
+        if !self.cgroup.freeze(paused) {
+            self.pid_one.signal_everything(if paused { SIGSTOP } else { SIGCONT }).await;
         }
-        Err(EngineError::Unsupported {
-            what: "pausing".into(),
-            why: "no cgroup hierarchy of this host can freeze".into(),
-            remedy: "mount the cgroup version 2 hierarchy, or version 1's freezer".into(),
-        })
+    }
+
+    /// What is used now.
+    pub fn usage(&self) -> Usage {
+        self.watch.as_ref().map_or_else(|| self.cgroup.usage(), Watch::usage)
+    }
+
+    /// Processes killed for want of memory so far.
+    pub fn out_of_memory_kills(&self) -> u64 {
+        self.watch.as_ref().map_or_else(|| self.cgroup.out_of_memory_kills(), Watch::kills)
     }
 
     /// Waits until pid 1 has ended with its namespaces; collects it if it is a child of this process.

@@ -8,8 +8,8 @@ use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
 use cofferdam_engine_host::device::system;
 use cofferdam_model::{InstallId, SandboxId};
 use cofferdam_sys::mount::{attr, new_fs};
-use cofferdam_sys::{outer, process};
 use cofferdam_sys::spawner::Spawner;
+use cofferdam_sys::{outer, process};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -73,10 +73,59 @@ impl Host {
         Some(current)
     }
 
+    fn missing_controllers(&self) -> Vec<(String, String)> {
+        let missing = self.hierarchies.missing().into_iter();
+        missing.map(|name| (format!("{name} limit"), format!("no cgroup hierarchy on this host has the {name} controller"))).collect()
+    }
+
+    /// What an ordinary user cannot have here, or has in a weaker form.
+    fn missing_without_root(&self) -> Vec<(String, String)> {
+        let several = outer::entered().is_some_and(|outer| outer.subordinate.is_some());
+        let mut missing = vec![("id range".to_owned(), "sandboxes of one user share that user's ids".to_owned())];
+        for name in self.hierarchies.missing() {
+            let instead = match name {
+                "memory" => "the supervisor watches, and kills what uses too much",
+                "pids" if several => "the kernel counts each user of the sandbox",
+                // As strict as a group: all its processes are one user's, whom the kernel counts in its user namespace.
+                "pids" => continue,
+                _ => "it may use every CPU",
+            };
+            missing.push((format!("{name} limit"), format!("{NO_GROUP} the {name} controller; {instead}")));
+        }
+        if !several && foreign_groups() {
+            missing.push(("groups".to_owned(), "files that are open to this user's supplementary groups stay so in a sandbox".to_owned()));
+        }
+        if !self.hierarchies.limits_processes() || several {
+            let instead = "what an exec'd process leaves behind when it ends by itself may stay until the sandbox ends";
+            missing.push(("exec groups".to_owned(), format!("{NO_GROUP} room for them; {instead}")));
+        }
+        missing
+    }
+
+    fn exceptions_without_root(&self) -> Vec<(String, String)> {
+        let missing = self.missing_without_root().into_iter();
+        missing.filter_map(|(control, why)| Some((probe_of(&control)?.to_owned(), why))).collect()
+    }
+
     /// What was begun ahead, if nobody has taken it.
     pub fn take_ahead(&self) -> Option<Ahead> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+}
+
+/// The probe that finds a control missing, where one does.
+fn probe_of(control: &str) -> Option<&'static str> {
+    match control {
+        "id range" => Some("id-range"),
+        "groups" => Some("groups"),
+        _ => None,
+    }
+}
+
+/// Whether this process has groups that nobody below it can give up.
+fn foreign_groups() -> bool {
+    let own = rustix::process::getegid();
+    rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|group| *group != own))
 }
 
 /// Containers on this host.
@@ -88,6 +137,8 @@ pub struct NativeEngine {
 }
 
 const RUN_DIRECTORY: &str = "/run/cofferdam";
+/// Why a control of cgroups is missing for an ordinary user.
+const NO_GROUP: &str = "this user has no cgroup (systemd-run --user --scope -p Delegate=yes gives one) with";
 
 impl NativeEngine {
     /// For the installation with this id, whose data directory is `data`.
@@ -136,13 +187,12 @@ async fn collect_spawner(host: Arc<Host>) {
 #[async_trait]
 impl Engine for NativeEngine {
     fn capabilities(&self) -> Capabilities {
-        let cgroups = self.host.hierarchies.missing().into_iter();
-        let mut missing: Vec<(String, String)> =
-            cgroups.map(|name| (format!("{name} limit"), format!("no cgroup hierarchy on this host has the {name} controller"))).collect();
+        let mut missing = if outer::is_host_root() { self.host.missing_controllers() } else { self.host.missing_without_root() };
         if self.host.landlock.is_none() {
             missing.push(("landlock".into(), "the kernel has it not, or it is not among the enabled security modules".into()));
         }
-        Capabilities { name: "native", host_image: true, pause: true, usage: true, missing, exceptions: Vec::new() }
+        let exceptions = if outer::is_host_root() { Vec::new() } else { self.host.exceptions_without_root() };
+        Capabilities { name: "native", host_image: true, pause: true, usage: true, missing, exceptions }
     }
 
     async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {

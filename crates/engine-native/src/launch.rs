@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::thread;
 
 const RLIMIT_CORE: u32 = 4;
+const RLIMIT_NPROC: u32 = 6;
 const RLIMIT_NOFILE: u32 = 7;
 const RLIMIT_MEMLOCK: u32 = 8;
 const RLIMIT_SIGPENDING: u32 = 11;
@@ -309,7 +310,7 @@ fn plan(spec: &SandboxSpec, host: &Host, ids: &Ids, devices: &Devices) -> Result
         capabilities: keep,
         filter: if plugged(spec, UnpluggedControl::Seccomp) { FILTER.to_vec() } else { Vec::new() },
         landlock: host.landlock.filter(|_| plugged(spec, UnpluggedControl::Landlock)),
-        limits: resource_limits(spec),
+        limits: resource_limits(spec, host),
     })
 }
 
@@ -341,9 +342,13 @@ fn steps(spec: &SandboxSpec, devices: &Devices) -> Result<Vec<Step>, EngineError
 }
 
 /// Hard limits of the host are never raised: a sandbox gets the lower of the two.
-fn resource_limits(spec: &SandboxSpec) -> Vec<(u32, u64)> {
+fn resource_limits(spec: &SandboxSpec, host: &Host) -> Vec<(u32, u64)> {
+    // Without a group that counts them: the kernel counts each user's, in each user namespace anew.
+    let counted = host.hierarchies.limits_processes() || !plugged(spec, UnpluggedControl::Limits);
+    let processes = if counted { u64::MAX } else { u64::from(spec.limits.pids) };
     let wanted = [
         (RLIMIT_CORE, 0),
+        (RLIMIT_NPROC, processes),
         (RLIMIT_NOFILE, u64::from(spec.limits.open_files)),
         (RLIMIT_MEMLOCK, MEMLOCK_BYTES),
         (RLIMIT_SIGPENDING, PENDING_SIGNALS),

@@ -39,10 +39,7 @@ impl Lease {
                 let fd = null.map_err(|e| EngineError::host("open /dev/null", e))?;
                 Ok(Self { ids: Ids::own(user, outer.own, outer.subordinate), fd })
             }
-            None => Err(EngineError::Invalid {
-                what: "this command".into(),
-                why: "it made no user namespace for its sandboxes".into(),
-            }),
+            None => Err(EngineError::Invalid { what: "this command".into(), why: "it made no user namespace for its sandboxes".into() }),
         }
     }
 

@@ -50,7 +50,7 @@ impl NativeSandbox {
         let every = spec.unplugged.contains(&UnpluggedControl::Capabilities);
         let of_root = if every { capability::EVERY } else { capability::ROOT };
         Ok(Self {
-            processes: Processes::new(pid_one, pidfd, cgroup, ids.clone(), spec.limits.open_files, of_root),
+            processes: Processes::new(pid_one, pidfd, cgroup, ids.clone(), &spec.limits, of_root),
             root,
             lease: Mutex::new(Some(lease)),
             ids: ids.clone(),
@@ -80,7 +80,7 @@ impl Sandbox for NativeSandbox {
             Control::Stop { grace } => self.processes.stop(self.stop_signal, grace).await,
             Control::Kill => self.processes.kill().await,
             Control::End { process } => self.processes.end(process),
-            Control::Pause | Control::Resume => self.processes.pause(control == Control::Pause)?,
+            Control::Pause | Control::Resume => self.processes.pause(control == Control::Pause).await,
         }
         Ok(())
     }
@@ -99,8 +99,8 @@ impl Sandbox for NativeSandbox {
 
     async fn observe(&self) -> Result<Observation, EngineError> {
         let (refused, refused_unnamed) = self.refused.snapshot();
-        let cgroup = self.processes.cgroup();
-        Ok(Observation { usage: cgroup.usage(), out_of_memory_kills: cgroup.out_of_memory_kills(), refused, refused_unnamed })
+        let (usage, out_of_memory_kills) = (self.processes.usage(), self.processes.out_of_memory_kills());
+        Ok(Observation { usage, out_of_memory_kills, refused, refused_unnamed })
     }
 
     async fn delete(&self) -> Result<(), EngineError> {

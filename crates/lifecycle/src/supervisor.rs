@@ -21,8 +21,10 @@ use crate::log::{LogWriter, MOST_BYTES};
 use crate::publish::{Publish, Published};
 use crate::pump::Output;
 use crate::records::Records;
-use cofferdam_engine::{Directory, File};
-use cofferdam_engine::{Engine, EngineError, EngineEvent, Forked, Mount, Observation, Sandbox, SandboxSpec, UnpluggedControl, Wiring};
+use cofferdam_engine::{
+    Capabilities, Directory, Engine, EngineError, EngineEvent, File, Forked, Mount, Observation, Sandbox, SandboxSpec, UnpluggedControl,
+    Wiring,
+};
 use cofferdam_model::{ImageRef, Limits, Name, NetworkLevel, NewEvent, Phase, Reason, SandboxId, SandboxRecord};
 use cofferdam_store::{Durability, Store, StoreError};
 use cofferdam_trust::{User, VerifiedImage};
@@ -203,7 +205,7 @@ impl<'a> Supervisor<'a> {
         directory: PathBuf,
         (sender, receiver): (UnboundedSender<Command>, UnboundedReceiver<Command>),
     ) -> Result<(Outcome, Records), SupervisorError> {
-        let mut record = first_record(&request, self.engine.capabilities().name);
+        let mut record = first_record(&request, &self.engine.capabilities());
         let (event_sender, events) = unbounded_channel();
         let mut published = Published::bind(&request.publish).map_err(|source| SupervisorError::Io { what: "publish a port", source })?;
         let gating = match request.gate.take() {
@@ -297,16 +299,17 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-fn first_record(request: &Request, engine: &str) -> SandboxRecord {
+fn first_record(request: &Request, engine: &Capabilities) -> SandboxRecord {
     SandboxRecord {
         id: request.id,
         name: request.name.clone(),
-        engine: engine.to_owned(),
+        engine: engine.name.to_owned(),
         image: request.image_name.clone(),
         command: request.command.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
         network: request.network,
         limits: request.limits,
         kept: request.kept,
+        unenforced: engine.missing.iter().map(|(control, _)| control.clone()).collect(),
         labels: request.labels.clone(),
         phase: Phase::Creating,
         reason: None,

@@ -23,6 +23,9 @@ pub struct SandboxRecord {
     pub limits: Limits,
     /// Whether its bytes stay until they are removed on request; else they go when it ends.
     pub kept: bool,
+    /// Controls of the security model that this host could not enforce for whoever made it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unenforced: Vec<String>,
     /// Labels given by the user.
     pub labels: BTreeMap<String, String>,
     /// Where it is in its life.

@@ -3,10 +3,11 @@
 use crate::spec::Spec;
 use crate::sys;
 use crate::wire::{
-    FLAG_GATED, FLAG_JOIN, FLAG_KEEP_GROUPS, FLAG_TTY, STAGE_CREDENTIALS, STAGE_DIRECTORY, STAGE_EXECUTE, STAGE_GATE, STAGE_LIMITS, STAGE_TERMINAL, at,
+    FLAG_GATED, FLAG_JOIN, FLAG_KEEP_GROUPS, FLAG_SUBREAPER, FLAG_TTY, STAGE_CREDENTIALS, STAGE_DIRECTORY, STAGE_EXECUTE, STAGE_GATE, STAGE_LIMITS, STAGE_TERMINAL, at,
 };
 
 const TIOCSCTTY: usize = 0x540E;
+const PR_SET_CHILD_SUBREAPER: usize = 36;
 const PR_CAPBSET_DROP: usize = 24;
 const PR_CAP_AMBIENT: usize = 47;
 const PR_CAP_AMBIENT_CLEAR_ALL: usize = 4;
@@ -54,6 +55,9 @@ fn prepare(spec: &Spec, stdio: [i32; 3], gate: i32) -> Result<(), Failure> {
     }
     if flags & FLAG_JOIN != 0 {
         check(sys!(WRITE, gate, c"0".as_ptr(), 1), STAGE_GATE)?;
+    }
+    if flags & FLAG_SUBREAPER != 0 {
+        check(sys!(PRCTL, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), STAGE_GATE)?;
     }
     limits(spec)?;
     credentials(spec)?;

@@ -17,7 +17,7 @@ use crate::plan_wire::{
     SETUP_HOSTNAME, SETUP_IDENTITY, SETUP_LANDLOCK, SETUP_LEAVE, SETUP_LIMITS, SETUP_NAMESPACE, SETUP_ROOT, SETUP_STEP, STEP_ATTACH,
     STEP_MASK, STEP_PROC, plan_at as at,
 };
-use crate::spawner::PROGRAM;
+use crate::spawner::{PROGRAM, SOCKET};
 use crate::{AT_FDCWD, O_CLOEXEC, PR_SET_DUMPABLE, close, exit, sys};
 
 const LEASE: i32 = 4;
@@ -128,6 +128,8 @@ fn check(stage: u32, result: isize) -> Result<isize, Failure> {
 
 /// Sets up and executes pid 1.
 pub fn run(plan: &Plan, fds: &Inherited<'_>) -> ! {
+    // A spawner that is killed now must be seen to have ended.
+    close(SOCKET);
     let failure = match before_go(plan, fds) {
         Err(failure) => failure,
         Ok(proc) => {

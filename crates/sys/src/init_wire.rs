@@ -9,8 +9,10 @@ pub const MESSAGE_BYTES: usize = 16;
 /// Request: start a process. Descriptors: spec memfd, then stdin, stdout, stderr unless the spec asks for a terminal,
 /// then one more if `FLAG_GATED` (read end of the gate pipe) or `FLAG_JOIN` (a `tasks` file) is set.
 pub const REQUEST_SPAWN: u32 = 1;
-/// Request: send signal `a` to process `id` (`b` = 1: to its whole process group).
+/// Request: send signal `a` to process `id` (`b` = 1: to its whole process group; `b` = `SIGNAL_EVERYTHING`).
 pub const REQUEST_SIGNAL: u32 = 2;
+/// Word `b` of a signal for every process of the sandbox but pid 1.
+pub const SIGNAL_EVERYTHING: u32 = 2;
 
 /// Reply: process `id` runs as inner pid `a`. Descriptors: its pidfd, then the terminal's master if one was asked for.
 pub const REPLY_SPAWNED: u32 = 16;
@@ -37,6 +39,8 @@ pub const FLAG_GATED: u32 = 4;
 pub const FLAG_JOIN: u32 = 8;
 /// The process's supplementary groups stay as they are: its user namespace has none to set.
 pub const FLAG_KEEP_GROUPS: u32 = 16;
+/// What descends from the process becomes its child when its own parent ends, so that it can be found from outside.
+pub const FLAG_SUBREAPER: u32 = 32;
 
 /// Stage of a failed start: reading the spec.
 pub const STAGE_SPEC: u32 = 1;

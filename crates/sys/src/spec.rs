@@ -1,7 +1,7 @@
 //! Builds the description of a process that pid 1 is to start (see [`crate::init_wire`]).
 
 use crate::Result;
-use crate::init_wire::{FLAG_GATED, FLAG_JOIN, FLAG_KEEP_GROUPS, FLAG_MAIN, FLAG_TTY, SPEC_HEADER_BYTES, SPEC_MAGIC, at};
+use crate::init_wire::{FLAG_GATED, FLAG_JOIN, FLAG_KEEP_GROUPS, FLAG_MAIN, FLAG_SUBREAPER, FLAG_TTY, SPEC_HEADER_BYTES, SPEC_MAGIC, at};
 use crate::process::sealed_file;
 use std::os::fd::OwnedFd;
 
@@ -46,6 +46,8 @@ pub enum Entry {
     Gate,
     /// It moves itself through a version 1 `tasks` file.
     Join,
+    /// There is none: what descends from it stays below it as long as it lives.
+    Subreaper,
 }
 
 impl ProcessSpec {
@@ -65,6 +67,7 @@ impl ProcessSpec {
                 Entry::None => 0,
                 Entry::Gate => FLAG_GATED,
                 Entry::Join => FLAG_JOIN,
+                Entry::Subreaper => FLAG_SUBREAPER,
             };
         words[at::UID] = self.uid;
         words[at::GID] = self.gid;

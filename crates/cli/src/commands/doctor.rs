@@ -7,6 +7,7 @@ use crate::output::{one, table};
 use cofferdam_engine::conformance::{Kit, Made, ProbeResult};
 use cofferdam_engine::{Engine, GateSockets, MountSource, Wiring};
 use cofferdam_model::{Bytes, ImageRef};
+use cofferdam_sys::outer;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
@@ -45,9 +46,9 @@ const SHOWN: &[(&str, &[&str])] = &[
 /// Checks; with `--fix` first mends what it can. Exit status 3 if something is misconfigured.
 pub fn run(global: Global, arguments: &DoctorArgs) -> Result<ExitCode, Failure> {
     let mut controls = Vec::new();
-    if !rustix::process::geteuid().is_root() {
-        let detail = "this release makes sandboxes as root only: run it as root (sudo)".to_owned();
-        controls.push(Control { control: "privilege", state: State::Misconfigured, detail });
+    if let Err(error) = outer::enter(false) {
+        let detail = crate::outer::explain(&error).message();
+        controls.push(Control { control: "user namespaces", state: State::Misconfigured, detail });
         return report(&global, &controls);
     }
     if arguments.fix {
@@ -83,7 +84,11 @@ fn examine(context: &Context, controls: &mut Vec<Control>) -> Result<(), Failure
     controls.push(Control { control: "data directory", state, detail });
     let engine = context.engine()?;
     for (name, why) in engine.capabilities().missing {
-        let control = if name == "landlock" { "landlock" } else { "cgroup limits" };
+        let control = match name.as_str() {
+            "landlock" => "landlock",
+            "id range" => "id range",
+            _ => "cgroup limits",
+        };
         controls.push(Control { control, state: State::NotEnforceableHere, detail: format!("{name}: {why}") });
     }
     docker(context, controls);
@@ -141,14 +146,9 @@ async fn show(kit: &Kit<'_>, controls: &mut Vec<Control>) {
         }
         Err(why) => Control { control: "gate", state: State::NotEnforceableHere, detail: why },
     });
-    let out_of_memory = limited(kit, Bytes::mebibytes(32), Bytes::mebibytes(8), "x=$(head -c 200000000 /dev/zero | tr '\\0' x)").await;
-    controls.push(match out_of_memory {
-        Ok(made) if made.observe().await.is_ok_and(|seen| seen.out_of_memory_kills > 0) => {
-            Control { control: "memory limit", state: State::Enforced, detail: "a process beyond it was killed, and told so".into() }
-        }
-        Ok(_) => Control { control: "memory limit", state: State::Misconfigured, detail: "a process went beyond it".into() },
-        Err(why) => Control { control: "memory limit", state: State::Misconfigured, detail: why },
-    });
+    if !kit.engine.capabilities().missing.iter().any(|(name, _)| name == "memory limit") {
+        controls.push(memory(kit).await);
+    }
     let on_disk = limited(
         kit,
         Bytes::mebibytes(64),
@@ -160,6 +160,17 @@ async fn show(kit: &Kit<'_>, controls: &mut Vec<Control>) {
         Ok(_) => Control { control: "disk limit", state: State::Enforced, detail: "a file beyond it met a full disk".into() },
         Err(why) => Control { control: "disk limit", state: State::NotEnforceableHere, detail: why },
     });
+}
+
+async fn memory(kit: &Kit<'_>) -> Control {
+    let out_of_memory = limited(kit, Bytes::mebibytes(32), Bytes::mebibytes(8), "x=$(head -c 200000000 /dev/zero | tr '\\0' x)").await;
+    match out_of_memory {
+        Ok(made) if made.observe().await.is_ok_and(|seen| seen.out_of_memory_kills > 0) => {
+            Control { control: "memory limit", state: State::Enforced, detail: "a process beyond it was killed, and told so".into() }
+        }
+        Ok(_) => Control { control: "memory limit", state: State::Misconfigured, detail: "a process went beyond it".into() },
+        Err(why) => Control { control: "memory limit", state: State::Misconfigured, detail: why },
+    }
 }
 
 /// Whether the rules of a gated network can be made here, and lead where they should.

@@ -6,7 +6,7 @@ use crate::context::{Context, random};
 use crate::exit::{FAILED, Failure, UNHEALTHY};
 use crate::output::{one, table};
 use cofferdam_engine::conformance::{Kit, ProbeResult};
-use cofferdam_engine::{MountSource, UnpluggedControl};
+use cofferdam_engine::{MountSource, SandboxSpec, UnpluggedControl};
 use cofferdam_probe::{Probe, all};
 use std::collections::BTreeMap;
 use std::os::linux::net::SocketAddrExt;
@@ -89,7 +89,12 @@ async fn attempt(kit: &Kit<'_>, arguments: &EscapeArgs) -> Result<Vec<Row>, Fail
 
 async fn probes(kit: &Kit<'_>, user: Option<&str>, exec: bool, without: Option<UnpluggedControl>) -> Result<Results, Failure> {
     let failed = |why: String| Failure::new(FAILED, "escape_test", why);
-    let made = kit.sandbox(|spec| spec.unplugged.extend(without)).await.map_err(failed)?;
+    let of = kit.image.user(user).map_err(|error| failed(error.to_string()))?;
+    let change = |spec: &mut SandboxSpec| {
+        spec.user = of;
+        spec.unplugged.extend(without);
+    };
+    let made = kit.sandbox(change).await.map_err(failed)?;
     let _main = if exec { Some(made.start(&["/bin/sleep", "600"]).await.map_err(failed)?) } else { None };
     let results = made.probe(kit, user, !exec).await.map_err(failed)?;
     made.delete().await.map_err(failed)?;

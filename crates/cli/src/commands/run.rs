@@ -30,6 +30,7 @@ pub fn run(global: Global, arguments: RunArgs, ahead: Option<Ahead>) -> Result<E
     }
     let context = Context::open(global)?;
     let engine = context.engine_named(arguments.engine, ahead, true)?;
+    context.say_unenforced(&*engine)?;
     let id = SandboxId::from_random(random());
     if context.global.verbose > 0 {
         let why = if arguments.engine == EngineName::Auto { "this host and user can use it" } else { "it was asked for" };

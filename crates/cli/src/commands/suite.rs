@@ -235,6 +235,7 @@ fn attempt_all(context: &Context, store: &mut Store, record: &SuiteRecord, paral
     let agent = task::agent(&record.agent, record.agent_command.as_deref())?;
     let named = <EngineName as clap::ValueEnum>::from_str(&record.engine, false).unwrap_or_default();
     let engine = context.engine_named(named, None, false)?;
+    context.say_unenforced(&*engine)?;
     let machine = Machine::read();
     let items = store.suite_items(record.id, None)?;
     let progress = Progress::new(&items, context.global.quiet);

@@ -145,6 +145,7 @@ pub fn list(global: Global, task: Option<&Name>) -> Result<ExitCode, Failure> {
 fn attempt(context: &Context, prepared: &Prepared, agent: Agent, engine: EngineName) -> Result<AttemptRecord, Failure> {
     let plan = prepared.plan(agent, AttemptId::from_random(random()));
     let engine = context.engine_named(engine, None, false)?;
+    context.say_unenforced(&*engine)?;
     let mut store = context.store()?;
     let record = context.runtime.block_on(task::run(&context.data, &*engine, &mut store, &plan))?;
     context.sweep(&mut store)?;

@@ -192,6 +192,11 @@ impl Hierarchies {
         Self { one, two: self.two.clone(), delegate: self.delegate.clone() }
     }
 
+    /// Whether the number of processes is limited.
+    pub fn limits_processes(&self) -> bool {
+        self.of(Controller::Pids).is_some()
+    }
+
     /// Limits that this host cannot enforce.
     pub fn missing(&self) -> Vec<&'static str> {
         let limits = |controller: Controller| !matches!(controller, Controller::Freezer | Controller::Account);

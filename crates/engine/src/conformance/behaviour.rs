@@ -73,14 +73,11 @@ async fn script_without_interpreter_line(kit: &Kit<'_>) -> Verdict {
 
 async fn users(kit: &Kit<'_>) -> Verdict {
     for (user, expected) in [(None, "10001 10001"), (Some("0"), "0 0"), (Some("1234:99"), "1234 99"), (Some("nobody"), "")] {
-        let made = kit.sandbox(|_| {}).await?;
-        let mut process = made.process(&["/bin/sh", "-c", "echo $(id -u) $(id -g)"]);
-        match made.spec.image.user(user) {
-            Ok(found) => process.user = found,
-            Err(_) if expected.is_empty() => continue,
-            Err(error) => return Err(error.to_string()),
+        if expected.is_empty() && kit.image.user(user).is_err() {
+            continue;
         }
-        let ran = made.run(process, true, "").await?;
+        let made = kit.sandbox_of(user).await?;
+        let ran = made.main(&["/bin/sh", "-c", "echo $(id -u) $(id -g)"]).await?;
         made.delete().await?;
         expect(ran.out.trim() == expected, || format!("{user:?}: {ran:?}"))?;
     }
@@ -88,12 +85,10 @@ async fn users(kit: &Kit<'_>) -> Verdict {
 }
 
 async fn root_manages_its_range(kit: &Kit<'_>) -> Verdict {
-    let made = kit.sandbox(|_| {}).await?;
+    let made = kit.sandbox_of(Some("0")).await?;
     let script =
         "touch /tmp/f && chown 1234:99 /tmp/f && stat -c %u:%g /tmp/f && mkdir /srv/own && su -s /bin/sh nobody -c 'id -u' || exit 1";
-    let mut process = made.process(&["/bin/sh", "-c", script]);
-    process.user = made.spec.image.user(Some("0")).map_err(|e| e.to_string())?;
-    let ran = made.run(process, true, "").await?;
+    let ran = made.main(&["/bin/sh", "-c", script]).await?;
     made.delete().await?;
     expect(ran.out.starts_with("1234:99\n"), || format!("{ran:?}"))
 }

@@ -24,7 +24,7 @@ async fn probes_as_the_default_user(kit: &Kit<'_>) -> Verdict {
 }
 
 async fn probes_as_root(kit: &Kit<'_>) -> Verdict {
-    let made = kit.sandbox(|_| {}).await?;
+    let made = kit.sandbox_of(Some("0")).await?;
     let results = made.probe(kit, Some("0"), true).await?;
     made.delete().await?;
     all_contained(kit, &results)
@@ -82,12 +82,15 @@ async fn a_flipped_mount_point_is_not_followed(kit: &Kit<'_>) -> Verdict {
     std::fs::write(marked.join("marker"), "").map_err(|e| e.to_string())?;
     let (volume, marked) = (kit.mount_source(&volume)?, kit.mount_source(&marked)?);
     let mount = |source: &crate::MountSource, target: &str| Mount { source: source.clone(), target: target.into(), writable: true };
-    let flipper = kit.sandbox(|spec| spec.mounts.push(mount(&volume, "/volume"))).await?;
+    let root = kit.image.user(Some("0")).map_err(|e| e.to_string())?;
+    let flipper = kit
+        .sandbox(|spec| {
+            spec.user = root;
+            spec.mounts.push(mount(&volume, "/volume"));
+        })
+        .await?;
     let flip = "cd /volume; while :; do mkdir -p d; rmdir d; ln -s /etc d; rm -f d; ln -s ../../../../../../etc d; rm -f d; done";
-    let mut root = flipper.process(&["/bin/sh", "-c", flip]);
-    root.user = flipper.spec.image.user(Some("0")).map_err(|e| e.to_string())?;
-    let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(Into::into).map_err(|e| e.to_string());
-    let _main = flipper.sandbox.start(root, crate::Stdio::Fds([null()?, null()?, null()?])).await.map_err(|e| e.to_string())?;
+    let _main = flipper.start(&["/bin/sh", "-c", flip]).await?;
     for _ in 0..STARTS {
         let mounts = [mount(&volume, "/volume"), mount(&marked, "/volume/d")];
         // The place may be missing, or be a link, when its turn comes: then the sandbox does not start.

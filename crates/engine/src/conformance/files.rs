@@ -93,17 +93,17 @@ async fn mounts(kit: &Kit<'_>) -> Verdict {
         fs::write(path.join("file"), "mounted").map_err(|e| e.to_string())?;
     }
     let (ro, rw) = (kit.mount_source(&read_only)?, kit.mount_source(&writable)?);
+    let root = kit.image.user(Some("0")).map_err(|e| e.to_string())?;
     let made = kit
         .sandbox(|spec| {
+            spec.user = root;
             spec.mounts.push(Mount { source: ro, target: "/data/ro".into(), writable: false });
             spec.mounts.push(Mount { source: rw, target: "/home/agent/deep/rw".into(), writable: true });
         })
         .await?;
     let script =
         "cat /data/ro/file /home/agent/deep/rw/file; echo x > /data/ro/new 2>/dev/null || echo refused; echo x > /home/agent/deep/rw/new";
-    let mut process = made.process(&["/bin/sh", "-c", script]);
-    process.user = made.spec.image.user(Some("0")).map_err(|e| e.to_string())?;
-    let ran = made.run(process, true, "").await?;
+    let ran = made.main(&["/bin/sh", "-c", script]).await?;
     made.delete().await?;
     let owner = fs::metadata(writable.join("new")).map_err(|e| format!("{e}: {ran:?}"))?.uid();
     let own = fs::metadata(&writable).map_err(|e| e.to_string())?.uid();
@@ -111,10 +111,8 @@ async fn mounts(kit: &Kit<'_>) -> Verdict {
 }
 
 async fn changes_do_not_reach_the_image(kit: &Kit<'_>) -> Verdict {
-    let made = kit.sandbox(|_| {}).await?;
-    let mut process = made.process(&["/bin/sh", "-c", "echo changed > /etc/nsswitch.conf && rm /etc/shells; mkdir /new"]);
-    process.user = made.spec.image.user(Some("0")).map_err(|e| e.to_string())?;
-    made.run(process, true, "").await?;
+    let made = kit.sandbox_of(Some("0")).await?;
+    made.main(&["/bin/sh", "-c", "echo changed > /etc/nsswitch.conf && rm /etc/shells; mkdir /new"]).await?;
     made.delete().await?;
     let ran = kit.script("grep -c changed /etc/nsswitch.conf; test -e /new && echo new; ls -d /workspace").await?;
     expect(ran.out == "0\n/workspace\n", || format!("{ran:?}"))

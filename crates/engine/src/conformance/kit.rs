@@ -129,6 +129,12 @@ impl<'a> Kit<'a> {
         Ok(Made { sandbox, spec, events })
     }
 
+    /// Makes a sandbox for this user (None: the image's).
+    pub async fn sandbox_of(&self, user: Option<&str>) -> Result<Made, String> {
+        let user = self.image.user(user).map_err(|e| e.to_string())?;
+        self.sandbox(|spec| spec.user = user).await
+    }
+
     /// Makes a sandbox, runs a shell script as its main process, deletes it.
     pub async fn script(&self, script: &str) -> Result<Ran, String> {
         let made = self.sandbox(|_| {}).await?;

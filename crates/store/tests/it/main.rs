@@ -16,6 +16,7 @@ fn record(digit: u8, name: Option<&str>) -> SandboxRecord {
         network: NetworkLevel::Isolated,
         limits: Difficulty::Easy.limits(),
         kept: false,
+        unenforced: Vec::new(),
         labels: BTreeMap::new(),
         phase: Phase::Creating,
         reason: None,

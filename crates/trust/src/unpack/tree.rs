@@ -4,8 +4,8 @@ use super::attributes::{Attributes, apply};
 use super::lower::{Found, Lowers, is_whiteout, opaque_attribute};
 use super::{UnpackError, failed, refused};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, SeekFrom, Stat, Timestamps, XattrFlags, chmodat, chownat, fchmod, fsetxattr, ftruncate,
-    futimens, linkat, mkdirat, mknodat, openat, readlinkat, seek, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, SeekFrom, Stat, Timestamps, XattrFlags, chmodat, chownat, fchmod, fsetxattr, ftruncate, futimens,
+    linkat, mkdirat, mknodat, openat, readlinkat, seek, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::collections::{BTreeSet, HashSet, VecDeque};

@@ -17,6 +17,7 @@ fn running() -> SandboxRecord {
         network: NetworkLevel::Isolated,
         limits: Difficulty::Easy.limits(),
         kept: false,
+        unenforced: Vec::new(),
         labels: BTreeMap::new(),
         phase: Phase::Running,
         reason: None,
