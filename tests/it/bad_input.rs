@@ -4,7 +4,7 @@ use cofferdam_tests::Home;
 use std::os::unix::fs::chown;
 
 #[test]
-fn each_is_one_line_with_a_remedy() {
+pub fn each_is_one_line_with_a_remedy() {
     let home = Home::new();
     home.ok(&["run", "--", "true"]);
     let data = home.data().display().to_string();
@@ -58,7 +58,7 @@ fn each_is_one_line_with_a_remedy() {
 }
 
 #[test]
-fn errors_are_structured_on_request() {
+pub fn errors_are_structured_on_request() {
     let home = Home::new();
     let ended = home.run(&["inspect", "nothing", "-o", "json"]);
     let error: serde_json::Value = serde_json::from_str(&ended.err).expect("JSON");
@@ -67,7 +67,7 @@ fn errors_are_structured_on_request() {
 }
 
 #[test]
-fn another_users_data_directory() {
+pub fn another_users_data_directory() {
     let home = Home::new();
     std::fs::create_dir(home.data()).expect("made");
     chown(home.data(), Some(65534), None).expect("owned");
@@ -77,21 +77,7 @@ fn another_users_data_directory() {
 }
 
 #[test]
-fn without_root() {
-    let home = Home::new();
-    let program = home.command::<&str>(&[]).get_program().to_owned();
-    // The program may lie where only root can reach: a copy for everyone.
-    let copy = std::env::temp_dir().join(format!("cofferdam-for-all-{}", std::process::id()));
-    std::fs::copy(program, &copy).expect("copied");
-    let script = format!("COFFERDAM_DATA_DIR=$(mktemp -d) {} run -- true", copy.display());
-    let ended =
-        cofferdam_tests::ended(std::process::Command::new("setpriv").args(["--reuid=65534", "--clear-groups", "sh", "-c", &script]));
-    std::fs::remove_file(copy).expect("removed");
-    assert!(ended.code == 125 && ended.err.contains("as root") && ended.err.lines().count() == 1, "{ended:?}");
-}
-
-#[test]
-fn a_corrupt_database_is_not_replaced() {
+pub fn a_corrupt_database_is_not_replaced() {
     let home = Home::new();
     home.ok(&["run", "--", "true"]);
     let database = home.data().join("cofferdam.db");

@@ -97,7 +97,7 @@ fn sh(line: &str, at: &Path) {
 }
 
 #[test]
-fn git_over_https_and_its_own_protocol() {
+pub fn git_over_https_and_its_own_protocol() {
     let mut place = Place::new();
     let www = place.www();
     sh(
@@ -127,7 +127,7 @@ fn git_over_https_and_its_own_protocol() {
 }
 
 #[test]
-fn ssh_git_over_ssh_sftp_and_scp() {
+pub fn ssh_git_over_ssh_sftp_and_scp() {
     let mut place = Place::new();
     let www = place.www();
     sh(
@@ -160,7 +160,7 @@ fn ssh_git_over_ssh_sftp_and_scp() {
 }
 
 #[test]
-fn pip_and_apt_fetch_packages() {
+pub fn pip_and_apt_fetch_packages() {
     let mut place = Place::new();
     let www = place.www();
     let wheel = "import zipfile; z = zipfile.ZipFile('demo-1.0-py3-none-any.whl', 'w'); z.writestr('demo.py', 'word = \"from a wheel\"\\n'); \
@@ -191,7 +191,7 @@ fn pip_and_apt_fetch_packages() {
 }
 
 #[test]
-fn psql_a_web_socket_and_openssl() {
+pub fn psql_a_web_socket_and_openssl() {
     let mut place = Place::new();
     let cluster = tempfile::Builder::new().prefix("postgres-of-a-test").tempdir_in("/var/tmp").expect("a directory");
     fs::set_permissions(cluster.path(), fs::Permissions::from_mode(0o777)).expect("set");
@@ -222,7 +222,7 @@ fn psql_a_web_socket_and_openssl() {
 
 /// Tools that look for a way out find none; what they tried is on record, and nothing of it reached the net.
 #[test]
-fn tools_that_look_for_a_way_out_find_none() {
+pub fn tools_that_look_for_a_way_out_find_none() {
     let place = Place::new();
     let attempts = [
         // A refusal is answered at once, from inside: to nmap every address looks alive, and every port closed.

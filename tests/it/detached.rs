@@ -8,7 +8,7 @@ fn json(text: &str) -> Value {
 }
 
 #[test]
-fn a_life() {
+pub fn a_life() {
     let home = Home::new();
     let id = home.ok(&["run", "-d", "--name", "web", "-l", "team=a", "--", "sh", "-c", "echo started; echo problem >&2; sleep 600"]);
     let id = id.trim();
@@ -36,7 +36,7 @@ fn a_life() {
 }
 
 #[test]
-fn wait_gives_the_exit_status() {
+pub fn wait_gives_the_exit_status() {
     let home = Home::new();
     home.ok(&["run", "-d", "--name", "a", "--", "sh", "-c", "sleep 0.3; exit 3"]);
     home.ok(&["run", "-d", "--name", "b", "--", "true"]);
@@ -45,7 +45,7 @@ fn wait_gives_the_exit_status() {
 }
 
 #[test]
-fn files_in_and_out() {
+pub fn files_in_and_out() {
     let home = Home::new();
     home.ok(&["run", "-d", "--name", "box", "--", "sleep", "600"]);
     let (source, target) = (home.path("in"), home.path("out"));
@@ -61,7 +61,7 @@ fn files_in_and_out() {
 }
 
 #[test]
-fn names_are_unique_until_they_are_removed() {
+pub fn names_are_unique_until_they_are_removed() {
     let home = Home::new();
     home.ok(&["run", "-d", "--name", "one", "--", "sleep", "600"]);
     let second = home.run(&["run", "-d", "--name", "one", "--", "sleep", "600"]);
@@ -73,14 +73,14 @@ fn names_are_unique_until_they_are_removed() {
 }
 
 #[test]
-fn start_errors_reach_the_caller() {
+pub fn start_errors_reach_the_caller() {
     let home = Home::new();
     let ended = home.run(&["run", "-d", "--", "no-such-program"]);
     assert!(ended.code == 127 && ended.err.contains("no-such-program"), "{ended:?}");
 }
 
 #[test]
-fn attach_shows_output_and_the_exit_status() {
+pub fn attach_shows_output_and_the_exit_status() {
     let home = Home::new();
     home.ok(&[
         "run",
@@ -107,7 +107,7 @@ fn attach_shows_output_and_the_exit_status() {
 }
 
 #[test]
-fn a_log_flood_is_bounded_and_marked() {
+pub fn a_log_flood_is_bounded_and_marked() {
     let home = Home::new();
     home.ok(&["run", "-d", "--name", "flood", "--", "sh", "-c", "head -c 100000000 /dev/zero | tr '\\0' x; echo; sleep 600"]);
     eventually("the marker is there", || home.run(&["logs", "flood"]).err.contains("output limit is reached"));
@@ -118,7 +118,7 @@ fn a_log_flood_is_bounded_and_marked() {
 }
 
 #[test]
-fn prune_removes_what_has_ended() {
+pub fn prune_removes_what_has_ended() {
     let home = Home::new();
     home.ok(&["run", "--name", "gone", "--", "true"]);
     home.ok(&["run", "-d", "--name", "stays", "--", "sleep", "600"]);
@@ -130,7 +130,7 @@ fn prune_removes_what_has_ended() {
 
 /// An isolated sandbox serves, and nothing of its own reaches out.
 #[test]
-fn a_published_port_leads_inside() {
+pub fn a_published_port_leads_inside() {
     let home = Home::new();
     let server = "import http.server; http.server.HTTPServer(('127.0.0.1', 80), http.server.SimpleHTTPRequestHandler).serve_forever()";
     home.ok(&[
@@ -162,7 +162,7 @@ fn a_published_port_leads_inside() {
 
 /// What a monitor needed to make its sandbox does not stay, not even as a zombie.
 #[test]
-fn a_monitor_has_one_child() {
+pub fn a_monitor_has_one_child() {
     let home = Home::new();
     let id = home.ok(&["run", "-d", "--name", "one", "--", "sleep", "600"]).trim().to_owned();
     let found = std::process::Command::new("pgrep").args(["-f", &format!("monitor --id {id}")]).output().expect("pgrep runs");

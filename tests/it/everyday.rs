@@ -78,7 +78,7 @@ const COMMANDS: &[&str] = &[
 ];
 
 #[test]
-fn they_behave_as_on_the_host() {
+pub fn they_behave_as_on_the_host() {
     assert!(COMMANDS.len() >= 60, "{} commands", COMMANDS.len());
     let home = Home::new();
     let mut different = Vec::new();

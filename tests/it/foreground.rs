@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::Stdio;
 
 #[test]
-fn exit_statuses() {
+pub fn exit_statuses() {
     let home = Home::new();
     let cases: &[(&[&str], i32)] = &[
         (&["run", "--", "true"], 0),
@@ -28,7 +28,7 @@ fn exit_statuses() {
 }
 
 #[test]
-fn out_of_memory_is_told() {
+pub fn out_of_memory_is_told() {
     let home = Home::new();
     let ended = home.run(&["run", "-m", "64MiB", "--", "python3", "-c", "x = bytearray(300 << 20)"]);
     assert_eq!(ended.code, 137, "{ended:?}");
@@ -38,7 +38,7 @@ fn out_of_memory_is_told() {
 }
 
 #[test]
-fn streams_pass_through() {
+pub fn streams_pass_through() {
     let home = Home::new();
     let mut child = home
         .command(&["run", "--", "sh", "-c", "cat; echo oops >&2"])
@@ -57,16 +57,15 @@ fn streams_pass_through() {
 }
 
 #[test]
-fn a_closed_reader_ends_the_writer() {
+pub fn a_closed_reader_ends_the_writer() {
     let home = Home::new();
-    let program = home.command::<&str>(&[]).get_program().to_owned();
-    let script = format!("'{}' run -- sh -c 'while echo y; do :; done' | head -n 3", program.display());
+    let script = format!("{} run -- sh -c 'while echo y; do :; done' | head -n 3", home.line());
     let ended = cofferdam_tests::ended(std::process::Command::new("sh").arg("-c").arg(script).env("COFFERDAM_DATA_DIR", home.data()));
     assert_eq!(ended.out, "y\ny\ny\n", "{ended:?}");
 }
 
 #[test]
-fn environment_directory_and_user() {
+pub fn environment_directory_and_user() {
     let home = Home::new();
     let file = home.path("env");
     std::fs::write(&file, "# comment\nFROM_FILE=yes\n").expect("written");
@@ -86,7 +85,7 @@ fn environment_directory_and_user() {
 }
 
 #[test]
-fn volumes() {
+pub fn volumes() {
     let home = Home::new();
     let directory = home.path("volume");
     std::fs::create_dir(&directory).expect("made");
@@ -100,7 +99,7 @@ fn volumes() {
 }
 
 #[test]
-fn the_first_interrupt_stops_and_the_second_kills() {
+pub fn the_first_interrupt_stops_and_the_second_kills() {
     let home = Home::new();
     let mut child = home
         .command(&["run", "--", "sh", "-c", "trap 'echo stopping; exit 9' TERM; echo ready; while :; do sleep 0.05; done"])
@@ -130,7 +129,7 @@ fn the_first_interrupt_stops_and_the_second_kills() {
 }
 
 #[test]
-fn blocked_connections_are_explained() {
+pub fn blocked_connections_are_explained() {
     let home = Home::new();
     let script = "import socket\nfor t in [('192.0.2.1', 443), ('canary.example.net', 80)]:\n  try: socket.create_connection(t, 5)\n  except OSError: pass\n";
     let ended = home.run(&["run", "--", "python3", "-c", script]);
@@ -142,7 +141,7 @@ fn blocked_connections_are_explained() {
 }
 
 #[test]
-fn artifacts_are_collected() {
+pub fn artifacts_are_collected() {
     let home = Home::new();
     let script = "mkdir -p output/deep; echo result > output/deep/a.txt; echo x > other; ln -s /etc/passwd output/link";
     let ended = home.run(&["run", "--artifact", "output/**", "--", "sh", "-c", script]);
@@ -154,7 +153,7 @@ fn artifacts_are_collected() {
 }
 
 #[test]
-fn a_disk_limit_on_a_loop_device_is_cleaned_up() {
+pub fn a_disk_limit_on_a_loop_device_is_cleaned_up() {
     let home = Home::new();
     let ended = home.run(&[
         "run",

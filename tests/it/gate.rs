@@ -44,7 +44,7 @@ impl Drop for Place {
 const WEB: &[&str] = &["--allow", "site.test", "--allow", "site.test:80"];
 
 #[test]
-fn what_is_allowed_is_reached_and_on_record() {
+pub fn what_is_allowed_is_reached_and_on_record() {
     let place = Place::new();
     let ran =
         place.shell(WEB, "curl -sS -m 9 http://site.test/a && curl -sS -k -m 9 https://site.test/b && curl -4sS -m 9 http://site.test/c");
@@ -56,7 +56,7 @@ fn what_is_allowed_is_reached_and_on_record() {
 
 /// Each script tries something else that no rule allows; the canary in it must not come out anywhere.
 #[test]
-fn what_is_not_allowed_is_refused_and_nothing_is_asked_outside() {
+pub fn what_is_not_allowed_is_refused_and_nothing_is_asked_outside() {
     let place = Place::new();
     let attempts: &[(&str, &str)] = &[
         ("another name", "curl -sS -m 5 http://canary-a.other.test/"),
@@ -111,7 +111,7 @@ fn what_is_not_allowed_is_refused_and_nothing_is_asked_outside() {
 }
 
 #[test]
-fn names_that_lead_inside_are_not_dialled() {
+pub fn names_that_lead_inside_are_not_dialled() {
     let place = Place::new();
     let names = ["private.test", "meta.test", "self.test", "loop.test"];
     for name in names {
@@ -132,7 +132,7 @@ fn names_that_lead_inside_are_not_dialled() {
 }
 
 #[test]
-fn an_open_network_is_gated_all_the_same() {
+pub fn an_open_network_is_gated_all_the_same() {
     let place = Place::new();
     let options = ["--network", "full_web", "--deny", "other.test", "--deny", OTHER];
     let script = format!(
@@ -148,7 +148,7 @@ fn an_open_network_is_gated_all_the_same() {
 }
 
 #[test]
-fn half_closed_and_server_first_connections_work() {
+pub fn half_closed_and_server_first_connections_work() {
     let place = Place::new();
     let script = "exec 3<>/dev/tcp/site.test/25; read -r first <&3; echo $first; \
                   python3 - <<'P'\nimport socket\ns=socket.create_connection(('site.test',25))\nprint(s.recv(100).decode().strip())\n\
@@ -159,7 +159,7 @@ fn half_closed_and_server_first_connections_work() {
 
 /// The gate is killed while a connection stands and others are being made: nothing escapes, the sandbox goes on.
 #[test]
-fn a_killed_gate_is_replaced_and_nothing_escapes() {
+pub fn a_killed_gate_is_replaced_and_nothing_escapes() {
     let place = Place::new();
     let script = "for i in $(seq 60); do curl -s -m 3 http://site.test/ >/dev/null && echo yes || echo no; curl -s -m 2 http://93.184.0.3/ && echo ESCAPED; sleep 0.1; done";
     let mut child = place.lab.command(&place.home, &["run", "--allow", "site.test:80", "--", "bash", "-c", script]);
@@ -179,7 +179,7 @@ fn a_killed_gate_is_replaced_and_nothing_escapes() {
 
 /// Tightening closes what is no longer allowed, and nothing else; widening needs no restart.
 #[test]
-fn a_policy_is_replaced_while_connections_stand() {
+pub fn a_policy_is_replaced_while_connections_stand() {
     let place = Place::new();
     let script = "import socket,time,os\n\
         a=socket.create_connection(('site.test',7)); b=socket.create_connection(('other.test',80))\n\
@@ -218,7 +218,7 @@ fn a_policy_is_replaced_while_connections_stand() {
 
 /// A host that reaches the internet through a proxy only: what was checked is what the proxy is asked for.
 #[test]
-fn an_upstream_proxy_is_asked_for_what_was_checked() {
+pub fn an_upstream_proxy_is_asked_for_what_was_checked() {
     let place = Place::new();
     let words = [
         "run",
@@ -242,7 +242,7 @@ fn an_upstream_proxy_is_asked_for_what_was_checked() {
 
 /// Decisions outlive the supervisor that was to put them into the database: each is there once.
 #[test]
-fn a_killed_supervisors_decisions_are_swept_into_the_record() {
+pub fn a_killed_supervisors_decisions_are_swept_into_the_record() {
     let place = Place::new();
     let script = "getent hosts early.test; sleep 1.2; getent hosts late.test; echo asked; sleep 60";
     let mut command = place.lab.command(&place.home, &["run", "--allow", "site.test", "--", "sh", "-c", script]);
@@ -270,7 +270,7 @@ fn a_killed_supervisors_decisions_are_swept_into_the_record() {
 }
 
 #[test]
-fn a_policy_is_learned() {
+pub fn a_policy_is_learned() {
     let place = Place::new();
     let ran = place.shell(
         &["--learn"],
@@ -287,7 +287,7 @@ fn a_policy_is_learned() {
 
 /// The agent has its network, the verifier its own.
 #[test]
-fn a_task_has_a_network_for_each_phase() {
+pub fn a_task_has_a_network_for_each_phase() {
     let place = Place::new();
     let task = place.home.path("task");
     std::fs::create_dir_all(&task).expect("made");
@@ -302,7 +302,7 @@ fn a_task_has_a_network_for_each_phase() {
 }
 
 #[test]
-fn the_resolver_answers_what_it_should() {
+pub fn the_resolver_answers_what_it_should() {
     let place = Place::new();
     let script = r#"
 import socket, struct
@@ -344,7 +344,7 @@ print(ask(site, 1, tail=b"\0\0\x29\x10\0\0\0\0\0\0\x08secret!!"), ask(site, 1, t
 }
 
 #[test]
-fn the_gate_has_no_rights() {
+pub fn the_gate_has_no_rights() {
     let place = Place::new();
     place.lab.run(&place.home, &["run", "-d", "--name", "held", "--allow", "site.test:80", "--", "sleep", "60"]);
     let pattern = format!("{}.* gate$", place.home.data().display());
@@ -354,7 +354,8 @@ fn the_gate_has_no_rights() {
     let line = |name: &str| {
         status.lines().find(|line| line.starts_with(name)).unwrap_or_default().split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
     };
-    assert!(line("Uid:").split(' ').all(|uid| uid == "1878982657"), "{status}");
+    let own = place.home.user().map_or_else(|| "1878982657".to_owned(), |user| user.to_string());
+    assert!(line("Uid:").split(' ').all(|uid| uid == own), "{status}");
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
         assert_eq!(line(set), "0000000000000000", "{set}");
     }
@@ -365,7 +366,7 @@ fn the_gate_has_no_rights() {
 }
 
 #[test]
-fn policies_are_checked_and_explained() {
+pub fn policies_are_checked_and_explained() {
     let home = Home::new();
     let file = home.path("policy.yaml");
     std::fs::write(&file, "version: 1\nnetwork: limited_web\nallow: [site.test, \"*.example.com:8443\"]\ndeny: [bad.example.com]\n")

@@ -116,7 +116,7 @@ fn describe(command: &str) -> String {
 }
 
 #[test]
-fn images_are_what_docker_builds() {
+pub fn images_are_what_docker_builds() {
     let home = Home::new();
     busybox_root(&home.path("root"));
     let root = home.path("root").display().to_string();
@@ -175,7 +175,7 @@ fn prepared(text: &str) -> (Home, String) {
 }
 
 #[test]
-fn here_documents_are_commands_scripts_and_files() {
+pub fn here_documents_are_commands_scripts_and_files() {
     let text = "FROM base:1\nARG V=7\nRUN <<EOF\necho one > /h\necho two >> /h\nEOF\nRUN <<EOF\n#!/bin/sh -e\necho script $0 >> /h\nEOF\n\
                 RUN cat <<'X' > /raw\n$V \"quoted\"\nX\nCOPY <<-END <<\"RAW\" /conf/\n\tv=$V \"q\"\nEND\nv=$V\nRAW\n";
     let (home, context) = prepared(text);
@@ -187,7 +187,7 @@ fn here_documents_are_commands_scripts_and_files() {
 }
 
 #[test]
-fn the_same_input_is_the_same_image() {
+pub fn the_same_input_is_the_same_image() {
     let text = "FROM base:1 AS b\nWORKDIR /w\nCOPY . .\nRUN date > /dev/null; seq 100 > n; mkdir z a; touch a/2 a/1\nFROM b\nCOPY --from=b /w/n /n\n";
     let (home, context) = prepared(text);
     let digest = |home: &Home, words: &[&str]| {
@@ -208,7 +208,7 @@ fn the_same_input_is_the_same_image() {
 }
 
 #[test]
-fn the_cache_notices_what_matters_and_nothing_else() {
+pub fn the_cache_notices_what_matters_and_nothing_else() {
     let text = "FROM base:1\nARG A\nCOPY src /src\nRUN echo ran >&2; echo $A > /a\n";
     let (home, context) = prepared(text);
     let runs = |words: &[&str]| {
@@ -231,7 +231,7 @@ fn the_cache_notices_what_matters_and_nothing_else() {
 }
 
 #[test]
-fn secrets_are_there_and_stay_nowhere() {
+pub fn secrets_are_there_and_stay_nowhere() {
     let text = "FROM base:1\nRUN --mount=type=secret,id=token cat /run/secrets/token | wc -c > /length\n\
                 RUN --mount=type=secret,id=token,target=/own test -f /own\nRUN test ! -e /run/secrets/token\n\
                 RUN --mount=type=cache,target=/cache touch /cache/kept && ls /cache > /cached\nRUN --mount=type=tmpfs,target=/t touch /t/x\n\
@@ -250,7 +250,7 @@ fn secrets_are_there_and_stay_nowhere() {
 }
 
 #[test]
-fn a_build_has_no_more_rights_than_any_sandbox() {
+pub fn a_build_has_no_more_rights_than_any_sandbox() {
     let text = "FROM base:1\nRUN id -u > /id; chown 5:6 /id; (mount -t tmpfs x /tmp || echo no mount) > /m 2>&1; (wget -T 2 -q -O- http://192.0.2.1/ || echo no network) > /n 2>/dev/null\nUSER web\nRUN id -u > /tmp/web\n";
     let (home, context) = prepared(text);
     home.ok(&["image", "build", "-q", "--network", "isolated", "-t", "r", &context]);
@@ -259,7 +259,7 @@ fn a_build_has_no_more_rights_than_any_sandbox() {
 }
 
 #[test]
-fn mistakes_are_told_with_their_line() {
+pub fn mistakes_are_told_with_their_line() {
     let cases: &[(&str, &[&str], &str)] = &[
         ("FROM base:1\n\nRUN false\n", &[], "Dockerfile:3: RUN false: the command ended with exit status 1"),
         ("FROM base:1\nCOPY gone /x\n", &[], "Dockerfile:2: COPY gone /x: \"gone\" is not in the build context"),

@@ -22,3 +22,4 @@ mod suites;
 mod tasks;
 mod terminal;
 mod text;
+mod without_root;

@@ -16,7 +16,7 @@ fn peak_kib(child: &Child) -> u64 {
 }
 
 #[test]
-fn a_flood_waits_for_its_slow_reader() {
+pub fn a_flood_waits_for_its_slow_reader() {
     let home = Home::new();
     let flood = FLOOD.to_string();
     let mut child = home.command(&["run", "--", "head", "-c", &flood, "/dev/zero"]).stdout(Stdio::piped()).spawn().expect("starts");
@@ -36,7 +36,7 @@ fn a_flood_waits_for_its_slow_reader() {
 }
 
 #[test]
-fn a_flood_of_input_waits_for_a_slow_workload() {
+pub fn a_flood_of_input_waits_for_a_slow_workload() {
     let home = Home::new();
     let words = ["run", "-i", "--", "sh", "-c", "sleep 1; wc -c"];
     let mut child = home.command(&words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
@@ -56,7 +56,7 @@ fn a_flood_of_input_waits_for_a_slow_workload() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_workload() {
+pub fn a_reader_that_goes_away_ends_the_workload() {
     let home = Home::new();
     let mut child = home.command(&["run", "--", "yes"]).stdout(Stdio::piped()).spawn().expect("starts");
     let mut out = child.stdout.take().expect("piped");
@@ -68,7 +68,7 @@ fn a_reader_that_goes_away_ends_the_workload() {
 }
 
 #[test]
-fn odd_bytes_come_through_unchanged() {
+pub fn odd_bytes_come_through_unchanged() {
     let home = Home::new();
     let words = ["run", "--", "printf", "%b", r"a\0b\xff\xfe\033[31m\r\n\tno end of line"];
     let out = home.command(&words).output().expect("runs").stdout;

@@ -11,7 +11,7 @@ fn examples() -> PathBuf {
 }
 
 #[test]
-fn every_example_is_sound() {
+pub fn every_example_is_sound() {
     let home = Home::new();
     let (mut difficulties, mut languages) = (BTreeSet::new(), BTreeSet::new());
     let mut count = 0;
@@ -29,7 +29,7 @@ fn every_example_is_sound() {
 }
 
 #[test]
-fn examples_that_must_fail_fail_as_they_say() {
+pub fn examples_that_must_fail_fail_as_they_say() {
     let home = Home::new();
     let run = |name: &str| home.run(&["task", "run", &examples().join(name).display().to_string(), "-o", "json"]);
     let slow = run("shell-must-time-out");
@@ -63,7 +63,7 @@ const LISTED: &str =
 const TEST: &str = "for t in old new; do if [ -e src/$t ]; then echo PASSED $t; else echo FAILED $t - no file; fi; done\n";
 
 #[test]
-fn tests_are_judged_on_the_base_first() {
+pub fn tests_are_judged_on_the_base_first() {
     let home = Home::new();
     let good = made(&home, "good", LISTED, &[("src/old", ""), ("tests/test.sh", TEST)]);
     let record = json(&home.ok(&["task", "run", &good, "--agent-cmd", "touch src/new", "-o", "json"]));
@@ -94,7 +94,7 @@ fn tests_are_judged_on_the_base_first() {
 }
 
 #[test]
-fn services_are_ready_before_the_agent() {
+pub fn services_are_ready_before_the_agent() {
     let home = Home::new();
     let server = "import http.server\nhttp.server.HTTPServer(('127.0.0.1', 8000), http.server.SimpleHTTPRequestHandler).serve_forever()\n";
     let text = "agent: {command: [python3, -c, \"import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/hello').read())\"]}\n\
@@ -114,7 +114,7 @@ fn services_are_ready_before_the_agent() {
 }
 
 #[test]
-fn services_that_do_not_get_ready_are_named() {
+pub fn services_that_do_not_get_ready_are_named() {
     let home = Home::new();
     let cases = [
         ("ends", "{name: db, command: [sh, -c, 'exit 3'], ready: {port: 1}}", "service db: it ended with Code(3) before it was ready"),
@@ -132,7 +132,7 @@ fn services_that_do_not_get_ready_are_named() {
 }
 
 #[test]
-fn the_verifier_has_limits_a_user_and_an_environment_of_its_own() {
+pub fn the_verifier_has_limits_a_user_and_an_environment_of_its_own() {
     let home = Home::new();
     let text = "verify: {command: [sh, -c, 'id -un; echo $WORD; sleep 20'], user: agent, env: {WORD: spoken}, limits: {timeout: 1s}}\n";
     let ended = home.run(&["task", "run", &made(&home, "slow", text, &[]), "--agent", "nop", "-o", "json"]);
@@ -144,7 +144,7 @@ fn the_verifier_has_limits_a_user_and_an_environment_of_its_own() {
 }
 
 #[test]
-fn rewards_that_are_none_are_the_verifiers_failure() {
+pub fn rewards_that_are_none_are_the_verifiers_failure() {
     let home = Home::new();
     for (name, line) in [("high", "echo 2"), ("low", "echo -1"), ("nan", "echo NaN"), ("text", "echo much"), ("empty", ":")] {
         let text = format!("verify: {{command: [sh, -c, '{line} > /logs/verifier/reward.txt']}}\n");
@@ -160,7 +160,7 @@ fn rewards_that_are_none_are_the_verifiers_failure() {
 }
 
 #[test]
-fn artifacts_are_kept_by_digest_and_go_when_they_are_due() {
+pub fn artifacts_are_kept_by_digest_and_go_when_they_are_due() {
     let home = Home::new();
     let text = "artifacts: ['output/**', '*.md']\nverify: {command: ['true']}\ncleanup: {delay: 1ms, retention: 1s}\n";
     let task = made(&home, "kept", text, &[]);
@@ -188,7 +188,7 @@ fn artifacts_are_kept_by_digest_and_go_when_they_are_due() {
 }
 
 #[test]
-fn each_field_of_the_cleanup_policy_counts() {
+pub fn each_field_of_the_cleanup_policy_counts() {
     let home = Home::new();
     let attempt = |name: &str, cleanup: &str, agent: &str| {
         let text = format!(
@@ -219,7 +219,7 @@ fn each_field_of_the_cleanup_policy_counts() {
 }
 
 #[test]
-fn a_huge_log_is_bounded_and_nothing_is_lost() {
+pub fn a_huge_log_is_bounded_and_nothing_is_lost() {
     let home = Home::new();
     let task = made(&home, "loud", "verify: {command: ['true']}\nartifacts: ['output/**']\n", &[]);
     let record = json(&home.ok(&["task", "run", &task, "--agent-cmd", "head -c 1000000000 /dev/zero; echo kept > output/x", "-o", "json"]));
@@ -230,7 +230,7 @@ fn a_huge_log_is_bounded_and_nothing_is_lost() {
 }
 
 #[test]
-fn an_attempt_whose_maker_died_is_recorded_as_lost() {
+pub fn an_attempt_whose_maker_died_is_recorded_as_lost() {
     let home = Home::new();
     let task = made(&home, "lost", "agent: {command: [sleep, '60']}\nverify: {command: ['true']}\n", &[]);
     let mut maker = home.command(&["task", "run", &task]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
@@ -251,7 +251,7 @@ fn an_attempt_whose_maker_died_is_recorded_as_lost() {
 }
 
 #[test]
-fn what_the_agent_sees() {
+pub fn what_the_agent_sees() {
     let home = Home::new();
     let task = examples().join("python-last-page").display().to_string();
     let look = "ls -a . .synth; cat .synth/instruction.md; touch .synth/x; mv .synth y; ls tests solution; env | grep -E '^(TASK_ID|COFFERDAM_MODE)'; false";
@@ -269,7 +269,7 @@ fn what_the_agent_sees() {
 }
 
 #[test]
-fn a_task_that_takes_too_long_is_a_timeout() {
+pub fn a_task_that_takes_too_long_is_a_timeout() {
     let home = Home::new();
     let directory = home.path("slow");
     std::fs::create_dir(&directory).expect("made");
@@ -280,7 +280,7 @@ fn a_task_that_takes_too_long_is_a_timeout() {
 }
 
 #[test]
-fn a_mistake_in_the_file_shows_its_place() {
+pub fn a_mistake_in_the_file_shows_its_place() {
     let home = Home::new();
     let file = home.path("task.yaml");
     std::fs::write(&file, "version: 1\nid: a\ninstruction: x\nverfy: {command: [sh]}\n").expect("written");
@@ -289,7 +289,7 @@ fn a_mistake_in_the_file_shows_its_place() {
 }
 
 #[test]
-fn a_task_to_begin_with_is_sound() {
+pub fn a_task_to_begin_with_is_sound() {
     let home = Home::new();
     let directory = home.path("my-task").display().to_string();
     home.ok(&["task", "init", &directory]);
@@ -306,7 +306,7 @@ fn a_task_to_begin_with_is_sound() {
 
 /// `docs/schema` is what the program says; `UPDATE_SNAPSHOTS=1` writes it anew.
 #[test]
-fn schemas_are_published_as_they_are() {
+pub fn schemas_are_published_as_they_are() {
     let home = Home::new();
     for name in ["task", "base", "synth-task", "synth-tools", "synth-config"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/schema/{name}.schema.json"));
@@ -321,7 +321,7 @@ fn schemas_are_published_as_they_are() {
 
 /// Names that Cofferdam uses itself, among what an agent leaves: no bytes of another attempt change, and nothing fails.
 #[test]
-fn names_of_our_own_among_artifacts_are_files_like_others() {
+pub fn names_of_our_own_among_artifacts_are_files_like_others() {
     let home = Home::new();
     let task = made(&home, "names", "artifacts: ['**']\nverify: {command: ['true']}\n", &[]);
     let agent = "mkdir logs agent files; for f in manifest.json files.manifest.json logs/execution.log agent/x files/x; do echo theirs > $f; done; \

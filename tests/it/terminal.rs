@@ -39,15 +39,11 @@ impl Drop for Tmux {
     }
 }
 
-fn program(home: &Home) -> String {
-    home.command::<&str>(&[]).get_program().to_string_lossy().into_owned()
-}
-
 #[test]
-fn a_shell_with_the_right_size_and_sane_modes_afterwards() {
+pub fn a_shell_with_the_right_size_and_sane_modes_afterwards() {
     let home = Home::new();
     let tmux = Tmux::start(&home, 30, 100);
-    tmux.keys(&[&format!("{} run -- sh", program(&home)), "Enter"]);
+    tmux.keys(&[&format!("{} run -- sh", home.line()), "Enter"]);
     tmux.keys(&["tty; stty size; echo in''side", "Enter"]);
     tmux.shows("inside");
     tmux.shows("30 100");
@@ -73,11 +69,11 @@ fn a_shell_with_the_right_size_and_sane_modes_afterwards() {
 }
 
 #[test]
-fn attach_and_detach() {
+pub fn attach_and_detach() {
     let home = Home::new();
     home.ok(&["run", "-d", "-t", "--name", "shell", "--", "sh"]);
     let tmux = Tmux::start(&home, 30, 100);
-    tmux.keys(&[&format!("{} attach shell", program(&home)), "Enter"]);
+    tmux.keys(&[&format!("{} attach shell", home.line()), "Enter"]);
     std::thread::sleep(std::time::Duration::from_millis(300));
     tmux.keys(&["echo in''side", "Enter"]);
     tmux.shows("inside");

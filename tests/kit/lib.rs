@@ -6,13 +6,15 @@ pub mod docker;
 pub mod lab;
 pub mod registry;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longest that a host may take to let go of what a sandbox had.
@@ -24,6 +26,18 @@ pub struct Home {
     program: PathBuf,
     /// The kernel's messages from here on.
     messages: Option<fs::File>,
+    /// Whose it is, if not root's.
+    user: Option<u32>,
+}
+
+thread_local! {
+    static WITHOUT_ROOT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does a test again, as an ordinary user that nothing else on this host is: homes that it makes belong to that user.
+pub fn without_root(test: impl FnOnce()) {
+    WITHOUT_ROOT.set(true);
+    test();
 }
 
 /// How a command ended.
@@ -53,7 +67,68 @@ impl Home {
             Ok(directory) => directory,
             Err(error) => fail(&format!("no directory: {error}")),
         };
-        Self { directory, program: program(), messages: kernel_messages() }
+        let mut home = Self { directory, program: program(), messages: kernel_messages(), user: None };
+        if WITHOUT_ROOT.get() {
+            home.give_away();
+        }
+        home
+    }
+
+    /// To a user without an account.
+    fn give_away(&mut self) {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let user = 900_000_000 + (std::process::id() % 1_000_000) * 16 + SERIAL.fetch_add(1, Ordering::Relaxed) % 16;
+        // The directories that lead to where it was built need not be open to others.
+        let program = self.path("cofferdam");
+        let given = fs::copy(&self.program, &program).and_then(|_| chown(self.directory.path(), Some(user), Some(user)));
+        given.unwrap_or_else(|error| fail(&format!("give a home away: {error}")));
+        (self.program, self.user) = (program, Some(user));
+        self.write_ids(user);
+        // What this host cannot enforce is said once.
+        self.ok(&["run", "--", "true"]);
+        self.ok(&["run", "-u", "root", "--", "true"]);
+    }
+
+    /// What was put there for the test is the home's owner's too.
+    fn hand_over(&self, user: u32) {
+        let entries = fs::read_dir(self.directory.path()).into_iter().flatten().flatten();
+        let files = entries.map(|entry| entry.path()).filter(|path| path != &self.data() && path != &self.program);
+        let status = Command::new("chown").args(["-Rh", "--from=0", &format!("{user}:{user}")]).args(files).stderr(Stdio::null()).status();
+        // With no file there is nothing to do, and chown says so.
+        status.unwrap_or_else(|error| fail(&format!("chown: {error}")));
+    }
+
+    /// Files of the host that give the user a name and subordinate ids, for this home alone.
+    fn write_ids(&self, user: u32) {
+        let first = 1_300_000_000 + user % 1000 * 65_536;
+        let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default() + &format!("rootless:x:{user}:{user}::/:/bin/sh\n");
+        for (name, text) in [("subordinate", format!("{user}:{first}:65536\n")), ("passwd", accounts)] {
+            fs::write(self.path(name), text).unwrap_or_else(|error| fail(&format!("{name}: {error}")));
+        }
+    }
+
+    fn bind_ids(&self) -> String {
+        let bind = |(from, to)| format!("{{ test -e {to} || touch {to}; }} && mount --bind {} {to} && ", self.path(from).display());
+        let files = [("subordinate", "/etc/subuid"), ("subordinate", "/etc/subgid"), ("passwd", "/etc/passwd")];
+        if self.path("subordinate").exists() { files.map(bind).concat() } else { String::new() }
+    }
+
+    /// From now on its owner has one id only.
+    pub fn take_ids(&self) {
+        let _ = fs::remove_file(self.path("subordinate"));
+    }
+
+    /// The words before a command line of the home's owner, and the binary.
+    pub fn line(&self) -> String {
+        let command = self.command::<&str>(&[]);
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let words = words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ");
+        self.user.map_or_else(|| words.clone(), |_| format!("env 'HOME={}' {words}", self.directory.path().display()))
+    }
+
+    /// Whose it is, if not root's.
+    pub const fn user(&self) -> Option<u32> {
+        self.user
     }
 
     /// The data directory.
@@ -68,7 +143,16 @@ impl Home {
 
     /// The binary with this data directory, not started yet.
     pub fn command<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = match self.user {
+            None => Command::new(&self.program),
+            Some(user) => {
+                self.hand_over(user);
+                let script = format!("{}exec setpriv --reuid={user} --regid={user} --clear-groups \"$@\"", self.bind_ids());
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "/bin/sh", "-c", &script, "sh"]).arg(&self.program).env("HOME", self.directory.path());
+                command
+            }
+        };
         command
             .args(words)
             .env("COFFERDAM_DATA_DIR", self.data())

@@ -43,6 +43,7 @@ const TO_TEST: &[&str] = &[
     "sqlite3",
     "strace",
     "tmux",
+    "uidmap",
     "umoci",
     "util-linux",
     "xz-utils",

@@ -63,13 +63,17 @@ impl Context {
         if outer::is_host_root() {
             return Ok(());
         }
-        let missing: Vec<String> = engine.capabilities().missing.into_iter().map(|(control, _)| control).collect();
-        let (told, now) = (self.data.path().join("unenforced"), missing.join(", "));
-        if std::fs::read_to_string(&told).unwrap_or_default() != now {
+        let file = self.data.path().join("unenforced");
+        let before = std::fs::read_to_string(&file).unwrap_or_default();
+        let told = |control: &String| before.lines().any(|line| line == control);
+        let missing = engine.capabilities().missing.into_iter().map(|(control, _)| control);
+        let new: Vec<String> = missing.filter(|control| !told(control)).collect();
+        if !new.is_empty() {
+            let named = new.join(", ");
             crate::output::note!(
-                "cofferdam: note: without root, this host does not enforce: {now} (said once; cofferdam doctor tells why)"
+                "cofferdam: note: without root, this host does not enforce: {named} (said once; cofferdam doctor tells why)"
             );
-            std::fs::write(&told, now)?;
+            std::fs::write(&file, before + &new.join("\n") + "\n")?;
         }
         Ok(())
     }

@@ -82,6 +82,10 @@ impl Host {
     fn missing_without_root(&self) -> Vec<(String, String)> {
         let several = outer::entered().is_some_and(|outer| outer.subordinate.is_some());
         let mut missing = vec![("id range".to_owned(), "sandboxes of one user share that user's ids".to_owned())];
+        if outer::entered().is_some_and(|outer| outer.wanted && !several) {
+            let why = "no subordinate ids (usermod --add-subuids, --add-subgids), or no newuidmap to use them: there is one user inside";
+            missing.push(("users".to_owned(), why.to_owned()));
+        }
         for name in self.hierarchies.missing() {
             let instead = match name {
                 "memory" => "the supervisor watches, and kills what uses too much",

@@ -99,7 +99,8 @@ impl Ids {
     /// The lines of `uid_map` and `gid_map`.
     pub fn maps(&self) -> [String; 2] {
         let lines = |extents: &[Extent]| {
-            extents.iter().map(|extent| format!("{} {} {}\n", extent.inside, extent.outside, extent.count)).collect::<String>()
+            let line = |extent: &Extent| format!("{} {} {}\n", extent.inside, extent.outside, extent.count);
+            extents.iter().map(line).collect::<Vec<_>>().concat()
         };
         [lines(&self.users), lines(&self.groups)]
     }

@@ -23,6 +23,8 @@ pub struct Outer {
     pub own: Owner,
     /// Users and groups that the host gives to the caller.
     pub subordinate: Option<(Extent, Extent)>,
+    /// Whether they were wanted.
+    pub wanted: bool,
 }
 
 static ENTERED: OnceLock<Outer> = OnceLock::new();
@@ -53,7 +55,7 @@ pub fn enter(subordinate: bool) -> Result<()> {
     let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let outer = match inherited(own) {
         Some(outer) => outer,
-        None => make(own, if subordinate { Subordinate::of(own.0) } else { None })?,
+        None => make(own, subordinate)?,
     };
     let _ = ENTERED.set(outer);
     Ok(())
@@ -62,8 +64,9 @@ pub fn enter(subordinate: bool) -> Result<()> {
 /// The one that a parent made: its children have every capability in it.
 fn inherited(own: Owner) -> Option<Outer> {
     let status = read_kernel_file(Path::new("/proc/self/status")).ok()?;
-    let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())?;
-    if effective & CAP_SYS_ADMIN == 0 || maps_every_id() {
+    // Who is root of some other namespace has no ambient ones.
+    let ambient = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapAmb:")?.trim(), 16).ok())?;
+    if ambient & CAP_SYS_ADMIN == 0 || maps_every_id() {
         return None;
     }
     let of = |file: &str, own: u32| {
@@ -73,10 +76,12 @@ fn inherited(own: Owner) -> Option<Outer> {
     };
     let (users, groups) = (of("/proc/self/uid_map", own.0)?, of("/proc/self/gid_map", own.1)?);
     let run = |extent: Extent| Extent { inside: 0, outside: extent.inside, count: extent.count };
-    Some(Outer { own, subordinate: users.zip(groups).map(|(users, groups)| (run(users), run(groups))) })
+    let subordinate = users.zip(groups).map(|(users, groups)| (run(users), run(groups)));
+    Some(Outer { own, subordinate, wanted: subordinate.is_some() })
 }
 
-fn make(own: Owner, subordinate: Option<Subordinate>) -> Result<Outer> {
+fn make(own: Owner, wanted: bool) -> Result<Outer> {
+    let subordinate = if wanted { Subordinate::of(own.0) } else { None };
     // What maps the ids is executed before: in the namespace its privilege would not count.
     let helper = subordinate.and_then(|ids| Some((ids.helper(own)?, ids)));
     // SAFETY: takes no pointers.
@@ -86,7 +91,7 @@ fn make(own: Owner, subordinate: Option<Subordinate>) -> Result<Outer> {
         map_own(own)?;
     }
     keep_capabilities()?;
-    Ok(Outer { own, subordinate })
+    Ok(Outer { own, subordinate, wanted })
 }
 
 /// This user's id and no other: any process may do that.

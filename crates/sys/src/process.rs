@@ -92,6 +92,8 @@ pub fn read_kernel_file(path: &std::path::Path) -> std::io::Result<String> {
 /// Gives up every right for good: with `user` it becomes that user, with no group but its own and no capability; nothing that it
 /// could execute brings one back, and no other process of that user may look inside. Call it while the process has one thread.
 pub fn become_unprivileged(user: Option<u32>) -> Result<()> {
+    const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+    let (header, none) = ([CAPABILITY_VERSION_3, 0], [0u32; 6]);
     // SAFETY: constant arguments, no pointers to memory but an empty list.
     unsafe {
         if let Some(user) = user {
@@ -99,6 +101,8 @@ pub fn become_unprivileged(user: Option<u32>) -> Result<()> {
             check(libc::syscall(libc::SYS_setresgid, user, user, user), "setresgid")?;
             check(libc::syscall(libc::SYS_setresuid, user, user, user), "setresuid")?;
         }
+        // Those over its own user namespace too. The ambient ones go with the permitted ones.
+        check(libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()), "capset")?;
         check(i64::from(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)), "prctl(PR_SET_NO_NEW_PRIVS)")?;
         check(i64::from(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0)), "prctl(PR_SET_DUMPABLE)")?;
     }

@@ -185,7 +185,10 @@ impl Building<'_> {
         let path = self.builder.puller.content.directory("build-mounts")?.join(name.hex());
         let io = |source| StepError::Io { path: path.clone(), source };
         std::fs::create_dir_all(&path).map_err(io)?;
-        std::os::unix::fs::chown(&path, Some(user.uid), Some(user.gid)).map_err(io)?;
+        // An ordinary user's files are the sandbox's user's anyway.
+        if cofferdam_sys::outer::is_host_root() {
+            std::os::unix::fs::chown(&path, Some(user.uid), Some(user.gid)).map_err(io)?;
+        }
         Ok(path)
     }
 }
