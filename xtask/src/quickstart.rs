@@ -1,7 +1,7 @@
 //! What a newcomer runs first.
 
 use crate::packages;
-use crate::shell::{self, Step, binary, command, succeeds, target};
+use crate::shell::{self, Step, binary, command, target};
 use std::path::Path;
 
 /// Builds, runs a real task and an attempt to reach the network, shows the record.
@@ -33,9 +33,6 @@ const TRY_NETWORK: &str = "import urllib.request\ntry: urllib.request.urlopen('h
 pub fn run() -> Step {
     packages::for_build()?;
     shell::run(&["cargo", "build", "--release", "--package", "cofferdam-cli", "--target", &target()])?;
-    if !succeeds(&["test", "-w", "/run"]) {
-        return Err("sandboxes are made as root in this release: sudo -E cargo xtask quickstart".into());
-    }
     let program = std::path::absolute(binary()).map_err(|e| e.to_string())?;
     let data = std::env::temp_dir().join(format!("cofferdam-quickstart-{}", std::process::id()));
     let result = run_steps(&program.display().to_string(), &data);

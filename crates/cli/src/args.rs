@@ -101,6 +101,10 @@ pub enum Verb {
     Ps(PsArgs),
     /// Show everything recorded of sandboxes.
     Inspect(SandboxesArg),
+    /// Show what running sandboxes use, again and again.
+    Stats(StatsArgs),
+    /// Show the published ports of a sandbox.
+    Ports(SandboxArg),
     /// Wait until sandboxes have ended and print their exit statuses.
     Wait(SandboxesArg),
     /// Print what a sandbox wrote.
@@ -172,6 +176,8 @@ impl Verb {
         matches!(
             self,
             Self::Ps(_)
+                | Self::Stats(_)
+                | Self::Ports(_)
                 | Self::Inspect(_)
                 | Self::Logs(_)
                 | Self::Events(_)
@@ -270,6 +276,27 @@ pub struct PsArgs {
     /// Only those with this label.
     #[arg(short, long = "label", value_name = "K=V", value_parser = key_value)]
     pub labels: Vec<(String, String)>,
+    /// Only those: name=TEXT (part of it), phase=PHASE, image=IMAGE, engine=ENGINE, network=LEVEL, label=K[=V], exited=CODE. All conditions hold.
+    #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub filters: Vec<(String, String)>,
+    /// A line for each, with {field} replaced: any field of the JSON form, such as '{id} {limits.memory}'.
+    #[arg(long, value_name = "TEXT", conflicts_with = "output")]
+    pub format: Option<String>,
+    /// Whole ids.
+    #[arg(long)]
+    pub no_trunc: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// One look, then end.
+    #[arg(long)]
+    pub no_stream: bool,
+    /// Time between looks.
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    pub interval: Span,
+    /// Sandboxes: name, id or prefix of an id [default: all that run].
+    pub sandboxes: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -57,6 +57,13 @@ pub fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
+/// Bytes as people say them.
+pub fn size(bytes: u64) -> String {
+    const MEBIBYTE: f64 = 1_048_576.0;
+    let mebibytes = bytes as f64 / MEBIBYTE;
+    if mebibytes < 1024.0 { format!("{mebibytes:.1} MiB") } else { format!("{:.1} GiB", mebibytes / 1024.0) }
+}
+
 /// How long ago, as people say it.
 pub fn age(then: cofferdam_model::Timestamp, now: cofferdam_model::Timestamp) -> String {
     let seconds = now.as_second().saturating_sub(then.as_second()).max(0);

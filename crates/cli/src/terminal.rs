@@ -30,6 +30,11 @@ pub fn is_interactive() -> bool {
     isatty(io::stdin()) && isatty(io::stdout())
 }
 
+/// Whether standard output is a terminal.
+pub fn is_output() -> bool {
+    isatty(io::stdout())
+}
+
 /// Rows and columns; 24 by 80 where nobody knows.
 pub fn size() -> (u16, u16) {
     let size = tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(io::stdin())).ok();

@@ -25,7 +25,7 @@ use cofferdam_engine::{
     Capabilities, Directory, Engine, EngineError, EngineEvent, File, Forked, Mount, Observation, Sandbox, SandboxSpec, UnpluggedControl,
     Wiring,
 };
-use cofferdam_model::{ImageRef, Limits, Name, NetworkLevel, NewEvent, Phase, Reason, SandboxId, SandboxRecord};
+use cofferdam_model::{ImageRef, Limits, Name, NetworkLevel, NewEvent, Phase, PublishedPort, Reason, SandboxId, SandboxRecord};
 use cofferdam_store::{Durability, Store, StoreError};
 use cofferdam_trust::{User, VerifiedImage};
 use running::Running;
@@ -240,6 +240,7 @@ impl<'a> Supervisor<'a> {
             }
         };
         record.phase = Phase::Running;
+        record.ports = published.list().into_iter().map(|(host, port)| PublishedPort { host, port }).collect();
         record.started_at = Some(now());
         let defaults = Defaults::of(&request);
         let mut running = Running {
@@ -309,6 +310,7 @@ fn first_record(request: &Request, engine: &Capabilities) -> SandboxRecord {
         network: request.network,
         limits: request.limits,
         kept: request.kept,
+        ports: Vec::new(),
         unenforced: engine.missing.iter().map(|(control, _)| control.clone()).collect(),
         labels: request.labels.clone(),
         phase: Phase::Creating,

@@ -3,6 +3,16 @@
 use crate::{ImageRef, Limits, Name, NetworkLevel, Phase, Reason, SandboxId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// A port of a sandbox that can be reached from the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// Where the host listens.
+    pub host: SocketAddr,
+    /// The port inside.
+    pub port: u16,
+}
 
 /// What is known of a sandbox; it outlives the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +36,9 @@ pub struct SandboxRecord {
     /// Controls of the security model that this host could not enforce for whoever made it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unenforced: Vec<String>,
+    /// Published ports: where the host listens, and the port inside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PublishedPort>,
     /// Labels given by the user.
     pub labels: BTreeMap<String, String>,
     /// Where it is in its life.

@@ -89,8 +89,14 @@ pub struct RunArgs {
     #[arg(short, long)]
     pub detach: bool,
     /// Keep its bytes when it has ended, as for a named sandbox.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "rm")]
     pub keep: bool,
+    /// Remove it when it has ended, a named or detached one too.
+    #[arg(long)]
+    pub rm: bool,
+    /// Taken for the sake of habit: every sandbox has a pid 1 that reaps and passes signals on.
+    #[arg(long)]
+    pub init: bool,
     /// What makes the sandbox: native (no daemon), docker (the daemon on this host), auto (native where it can).
     #[arg(long, value_enum, default_value_t)]
     pub engine: EngineName,

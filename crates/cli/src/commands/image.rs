@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::engines::EngineName;
 use crate::exit::{FAILED, Failure};
 use crate::images::{Images, content};
-use crate::output::{age, one, table};
+use crate::output::{size, age, one, table};
 use cofferdam_lifecycle::data::now;
 use cofferdam_model::image::Reference;
 use cofferdam_model::{Span, Timestamp};
@@ -106,13 +106,6 @@ fn ls(global: &Global) -> Result<ExitCode, Failure> {
     };
     one(global.output, &shown, |out| table(out, &head, &records.iter().map(row).collect::<Vec<_>>()))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Bytes as people say them.
-fn size(bytes: u64) -> String {
-    const MEBIBYTE: f64 = 1_048_576.0;
-    let mebibytes = bytes as f64 / MEBIBYTE;
-    if mebibytes < 1024.0 { format!("{mebibytes:.1} MiB") } else { format!("{:.1} GiB", mebibytes / 1024.0) }
 }
 
 fn known(global: &Global, reference: &Reference) -> Result<ImageRecord, Failure> {

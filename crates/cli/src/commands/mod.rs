@@ -19,12 +19,14 @@ mod lock;
 mod logs;
 mod monitor;
 mod policy;
+mod ports;
 pub mod probe;
 mod prune;
 mod ps;
 mod request;
 mod rm;
 pub mod run;
+mod stats;
 mod stop;
 mod suite;
 mod task;
@@ -50,6 +52,8 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
         Verb::Attach(arguments) => attach::run(global, &arguments.sandbox).map_err(Failure::while_running),
         Verb::Ps(arguments) => ps::run(global, &arguments),
         Verb::Inspect(arguments) => inspect::run(global, &arguments),
+        Verb::Stats(arguments) => stats::run(global, &arguments),
+        Verb::Ports(arguments) => ports::run(global, &arguments.sandbox),
         Verb::Wait(arguments) => wait::run(global, &arguments),
         Verb::Logs(arguments) => logs::run(global, &arguments),
         Verb::Cp(arguments) => cp::run(global, &arguments),

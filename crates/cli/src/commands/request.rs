@@ -40,7 +40,7 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
     Ok(Request {
         id,
         name: arguments.name.clone(),
-        kept: arguments.keep || arguments.detach || arguments.name.is_some(),
+        kept: !arguments.rm && (arguments.keep || arguments.detach || arguments.name.is_some()),
         actor: actor(),
         image_name: arguments.image.clone(),
         command: command(arguments, image.config())?,

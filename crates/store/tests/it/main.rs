@@ -17,6 +17,7 @@ fn record(digit: u8, name: Option<&str>) -> SandboxRecord {
         limits: Difficulty::Easy.limits(),
         kept: false,
         unenforced: Vec::new(),
+        ports: Vec::new(),
         labels: BTreeMap::new(),
         phase: Phase::Creating,
         reason: None,

@@ -18,6 +18,7 @@ fn running() -> SandboxRecord {
         limits: Difficulty::Easy.limits(),
         kept: false,
         unenforced: Vec::new(),
+        ports: Vec::new(),
         labels: BTreeMap::new(),
         phase: Phase::Running,
         reason: None,
