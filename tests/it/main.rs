@@ -17,6 +17,7 @@ mod image_build;
 mod image_trust;
 mod images;
 mod registries;
+mod repository;
 mod streams;
 mod suites;
 mod tasks;

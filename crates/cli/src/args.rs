@@ -111,8 +111,11 @@ pub enum Verb {
     Logs(LogsArgs),
     /// Copy files: SANDBOX:PATH HOST-PATH, or HOST-PATH SANDBOX:PATH.
     Cp(CpArgs),
-    /// Show what a sandbox changed of its image: A added, C changed, D deleted.
+    /// Show what a sandbox changed: of the repository that it had a copy of (run --repo) as a patch, else of its image: A added, C changed,
+    /// D deleted.
     Diff(SandboxArg),
+    /// Bring back what a sandbox changed of a repository (run --repo): on a new branch, as a patch, or into the tree.
+    Apply(ApplyArgs),
     /// Make an image of a sandbox as it is now.
     Snapshot {
         /// Sandbox: name, id or prefix of an id.
@@ -285,6 +288,27 @@ pub struct PsArgs {
     /// Whole ids.
     #[arg(long)]
     pub no_trunc: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// On this new branch, as one commit [default: cofferdam/NAME]; neither index nor working tree is touched.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["patch", "tree"])]
+    pub branch: Option<String>,
+    /// The commit's message.
+    #[arg(short, long, value_name = "TEXT", conflicts_with_all = ["patch", "tree"])]
+    pub message: Option<String>,
+    /// As a patch in this file; - is standard output.
+    #[arg(long, value_name = "FILE", conflicts_with = "tree")]
+    pub patch: Option<PathBuf>,
+    /// Into the working tree. If something there was changed meanwhile, nothing is written.
+    #[arg(long)]
+    pub tree: bool,
+    /// Overwrite what was changed meanwhile.
+    #[arg(long, requires = "tree")]
+    pub force: bool,
+    /// Sandbox: name, id or prefix of an id.
+    pub sandbox: String,
 }
 
 #[derive(Debug, Args)]

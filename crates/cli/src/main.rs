@@ -17,6 +17,7 @@ mod images;
 mod outer;
 mod output;
 mod registries;
+mod repository;
 mod terminal;
 mod toolchain;
 

@@ -57,6 +57,13 @@ pub fn is_read_only(spec: &SandboxSpec) -> bool {
 
 /// The container. `own` is the directory on the host that holds our files of it.
 pub fn describe(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<ContainerCreateBody, EngineError> {
+    if let Some(view) = &spec.view {
+        return Err(EngineError::Unsupported {
+            what: format!("a private view of {} on the engine docker", view.source.path().display()),
+            why: "a daemon shows trees of the host as they are".into(),
+            remedy: "use --engine native, or -v with a copy".into(),
+        });
+    }
     let image = match (spec.image.origin(), spec.image.config_digest()) {
         (Origin::Store { .. }, Some(digest)) => digest.to_string(),
         _ => {

@@ -15,6 +15,7 @@ use crate::lease::Lease;
 use crate::masks;
 use crate::root::{Upper, host_tree, relative};
 use crate::seccomp::FILTER;
+use crate::view::Place;
 use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
 use cofferdam_engine_host::cgroup::Cgroup;
 use cofferdam_engine_host::device::{self, Devices, system};
@@ -75,6 +76,8 @@ pub struct Launched {
     pub root: OwnedFd,
     /// The directory that holds what differs from the image.
     pub upper: OwnedFd,
+    /// The same of the view's tree.
+    pub view: Option<OwnedFd>,
     /// The leased ids.
     pub lease: Lease,
     /// The cgroups.
@@ -112,6 +115,7 @@ pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> 
                 namespace,
                 root,
                 upper: parts.upper.into_fd(),
+                view: parts.view.map(Place::into_upper),
                 lease: parts.lease,
                 cgroup: parts.cgroup,
             })
@@ -169,6 +173,7 @@ struct Parts<'a> {
     plan: Plan,
     devices: Devices,
     upper: Upper<'a>,
+    view: Option<Place<'a>>,
     /// A detached mount lives as long as its descriptor.
     _disk: OwnedFd,
 }
@@ -180,12 +185,13 @@ fn make_parts<'a>(spec: &'a SandboxSpec, host: &Host) -> Result<Parts<'a>, Engin
     let (disk, _) = disk::make(&spec.limits, &spec.directory, &host.templates)?;
     let upper = Upper::make(&disk, spec, &lease.ids)?;
     upper.populate(spec)?;
+    let view = Place::make(&disk, spec, &lease.ids)?;
     let limits = Some(&spec.limits).filter(|_| plugged(spec, UnpluggedControl::Limits));
     // Every CPU of the machine is no limit, and a hierarchy less to be in.
     let unlimited_cpu = spec.limits.cpus.millis() >= host.cpu_millis;
     let hierarchies = if unlimited_cpu { host.hierarchies.without_cpu() } else { host.hierarchies.clone() };
     let cgroup = Cgroup::create(&hierarchies, spec.install, spec.id, limits)?;
-    Ok(Parts { lease, cgroup, plan, devices, upper, _disk: disk })
+    Ok(Parts { lease, cgroup, plan, devices, upper, view, _disk: disk })
 }
 
 /// A network namespace with its rules, sockets and sysfs.
@@ -251,7 +257,10 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: Ma
     let userns = if ids.is_range() { Some(namespace::of_process(cloned.pid, "user").map_err(system)?) } else { None };
     let userns = userns.as_ref().map(AsFd::as_fd);
     let (root, lowers) = parts.upper.compose(userns)?;
-    let trees = trees(spec, userns)?;
+    let mut trees = trees(spec, userns)?;
+    if let Some(view) = &parts.view {
+        trees.push(view.compose(ids)?);
+    }
     hand_over(&control, &root, &parts.devices, &network.sysfs, &trees)?;
     let mut done_with = lowers;
     done_with.push(network.sysfs);
@@ -286,7 +295,7 @@ fn hand_over(control: &OwnedFd, root: &OwnedFd, devices: &Devices, sysfs: &Owned
 }
 
 fn plan(spec: &SandboxSpec, host: &Host, ids: &Ids, devices: &Devices) -> Result<Plan, EngineError> {
-    let trees = spec.image.trees().len() + spec.mounts.len();
+    let trees = tree_count(spec);
     if FIRST_TREE + trees + devices.nodes.len() > MOST_MOUNTS {
         return Err(EngineError::Invalid {
             what: format!("{trees} mounts"),
@@ -317,7 +326,7 @@ fn plan(spec: &SandboxSpec, host: &Host, ids: &Ids, devices: &Devices) -> Result
 fn steps(spec: &SandboxSpec, devices: &Devices) -> Result<Vec<Step>, EngineError> {
     let attach = |index: usize, path: &str| Ok::<_, EngineError>(Step::Attach(index, c_string(Path::new(path))?));
     let mut steps = vec![attach(DEV, DEVICES)?, attach(PTS, "dev/pts")?, attach(SHM, "dev/shm")?];
-    let first_node = FIRST_TREE + spec.image.trees().len() + spec.mounts.len();
+    let first_node = FIRST_TREE + tree_count(spec);
     for (index, (name, _)) in devices.nodes.iter().enumerate() {
         steps.push(attach(first_node + index, &format!("{DEVICES}/{name}"))?);
     }
@@ -334,11 +343,16 @@ fn steps(spec: &SandboxSpec, devices: &Devices) -> Result<Vec<Step>, EngineError
     }
     let image = spec.image.trees().iter().map(|tree| tree.path.as_path());
     let mounts = spec.mounts.iter().map(|mount| mount.target.as_path());
-    for (index, path) in image.chain(mounts).enumerate() {
+    let view = spec.view.iter().map(|view| view.target.as_path());
+    for (index, path) in image.chain(mounts).chain(view).enumerate() {
         steps.push(Step::Attach(FIRST_TREE + index, c_string(relative(path)?)?));
     }
     debug_assert_eq!(ROOT, 0);
     Ok(steps)
+}
+
+fn tree_count(spec: &SandboxSpec) -> usize {
+    spec.image.trees().len() + spec.mounts.len() + usize::from(spec.view.is_some())
 }
 
 /// Hard limits of the host are never raised: a sandbox gets the lower of the two.

@@ -17,6 +17,7 @@ mod sandbox;
 mod seccomp;
 
 mod upperside;
+mod view;
 
 pub use cofferdam_engine_host::cgroup::Hierarchies;
 pub use disk::DiskReport;

@@ -82,6 +82,9 @@ impl<'a> Upper<'a> {
         for file in &spec.files {
             self.file(file)?;
         }
+        if let Some(view) = &spec.view {
+            self.directory(relative(&view.target)?, None)?;
+        }
         for mount in &spec.mounts {
             let path = relative(&mount.target)?;
             if mount.source.is_directory() {
@@ -206,7 +209,7 @@ pub fn host_tree(place: BorrowedFd<'_>, path: &str, userns: Option<BorrowedFd<'_
     Ok(tree)
 }
 
-fn no_idmap(error: cofferdam_sys::Error) -> EngineError {
+pub fn no_idmap(error: cofferdam_sys::Error) -> EngineError {
     EngineError::Unsupported {
         what: "showing a tree of the host through the sandbox's own ids".into(),
         why: format!("{error} (the file system, or a kernel before 5.12, refuses idmapped mounts)"),

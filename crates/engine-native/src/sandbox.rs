@@ -40,7 +40,7 @@ pub struct NativeSandbox {
 impl NativeSandbox {
     /// Takes over a launched sandbox.
     pub fn adopt(launched: Launched, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Self, EngineError> {
-        let Launched { pidfd, control, places, wire, namespace, root, upper, lease, cgroup } = launched;
+        let Launched { pidfd, control, places, wire, namespace, root, upper, view, lease, cgroup } = launched;
         let refused = Arc::new(Refused::new(events));
         let gated = matches!(spec.wiring, Wiring::Gate { .. });
         let (resolver, kept) = if gated { (None, Some(wire.resolver)) } else { (Some(wire.resolver), None) };
@@ -55,7 +55,7 @@ impl NativeSandbox {
             lease: Mutex::new(Some(lease)),
             ids: ids.clone(),
             stop_signal: signal_number(&spec.image.config().stop_signal).unwrap_or(SIGTERM),
-            changes: Upperside::of(upper, ids, spec),
+            changes: Upperside::of(upper, view, ids, spec),
             namespace: Arc::new(namespace),
             refused,
             network,

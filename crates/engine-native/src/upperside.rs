@@ -29,15 +29,18 @@ pub struct Upperside {
     /// Files and mount points that the engine put there.
     own: Vec<PathBuf>,
     directories: Vec<PathBuf>,
+    /// The upper directory of its view.
+    view: Option<OwnedFd>,
 }
 
 impl Upperside {
     /// Of a sandbox made from this. It holds the image, and with it the locks on its layers.
-    pub fn of(upper: OwnedFd, ids: Ids, spec: SandboxSpec) -> Self {
+    pub fn of(upper: OwnedFd, view: Option<OwnedFd>, ids: Ids, spec: SandboxSpec) -> Self {
         let mut own: Vec<PathBuf> = spec.files.into_iter().map(|file| file.path).collect();
         own.extend(spec.mounts.into_iter().map(|mount| mount.target));
+        own.extend(spec.view.map(|view| view.target));
         let directories = spec.directories.into_iter().map(|directory| directory.path).collect();
-        Self { upper, ids, image: spec.image, bare: spec.bare, home: spec.user.home, own, directories }
+        Self { upper, ids, image: spec.image, bare: spec.bare, home: spec.user.home, own, directories, view }
     }
 
     /// Put there by the engine.
@@ -65,8 +68,19 @@ impl Upperside {
         same.map(|(path, _)| Path::new(path)).collect()
     }
 
-    /// Writes it as a layer.
+    /// Writes it as a layer, or what differs from the view's tree.
     pub fn write(&self, wanted: Changes) -> Result<NewLayer, EngineError> {
+        if !wanted.of_view {
+            return self.write_root(wanted);
+        }
+        let none = || EngineError::Invalid { what: "this sandbox".into(), why: "it has no view of a tree of the host".into() };
+        let root = self.view.as_ref().ok_or_else(none)?.as_fd();
+        let leave_out = |path: &Path| wanted.leave_out.iter().any(|left| path.starts_with(left));
+        let tree = PackTree { root, ids: &self.ids, leave_out: &leave_out, prune: &[] };
+        write(&tree, wanted.out, wanted.epoch)
+    }
+
+    fn write_root(&self, wanted: Changes) -> Result<NewLayer, EngineError> {
         let (own, unchanged) = (self.own(), self.unchanged_accounts());
         let leave_out =
             |path: &Path| own.contains(path) || unchanged.contains(&path) || wanted.leave_out.iter().any(|left| path.starts_with(left));
@@ -74,12 +88,7 @@ impl Upperside {
         prune.extend(wanted.leave_out.iter().flat_map(|path| ancestors(path, false)));
         let prune: Vec<&str> = prune.iter().map(String::as_str).collect();
         let tree = PackTree { root: self.upper.as_fd(), ids: &self.ids, leave_out: &leave_out, prune: &prune };
-        let write = || -> io::Result<NewLayer> {
-            let mut layer = LayerWriter::new(io::BufWriter::with_capacity(1 << 20, wanted.out), wanted.epoch);
-            tree.write(&mut layer)?;
-            Ok(layer.finish()?.0)
-        };
-        write().map_err(|error| EngineError::host("read what the sandbox changed", error))
+        write(&tree, wanted.out, wanted.epoch)
     }
 
     fn holds(&self, path: &str, text: &str) -> bool {
@@ -89,6 +98,15 @@ impl Upperside {
         let mut found = Vec::new();
         File::from(file).take(text.len() as u64 + 1).read_to_end(&mut found).is_ok() && found == text.as_bytes()
     }
+}
+
+fn write(tree: &PackTree<'_>, out: File, epoch: i64) -> Result<NewLayer, EngineError> {
+    let write = || -> io::Result<NewLayer> {
+        let mut layer = LayerWriter::new(io::BufWriter::with_capacity(1 << 20, out), epoch);
+        tree.write(&mut layer)?;
+        Ok(layer.finish()?.0)
+    };
+    write().map_err(|error| EngineError::host("read what the sandbox changed", error))
 }
 
 fn inside(path: &Path) -> PathBuf {

@@ -137,6 +137,8 @@ pub struct Changes {
     pub epoch: i64,
     /// Left out with everything below: paths inside, without the first `/`.
     pub leave_out: Vec<PathBuf>,
+    /// What differs from the view's tree instead of the image.
+    pub of_view: bool,
 }
 
 /// What a transfer did.

@@ -27,6 +27,8 @@ pub struct SandboxSpec {
     pub user: User,
     /// Trees of the host.
     pub mounts: Vec<Mount>,
+    /// A tree of the host that the sandbox changes a copy of.
+    pub view: Option<View>,
     /// Directories to make inside.
     pub directories: Vec<Directory>,
     /// Files to make inside.
@@ -100,6 +102,15 @@ impl std::fmt::Debug for Forked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.0.is_some() { "Forked(…)" } else { "Forked" })
     }
+}
+
+/// A tree of the host as its user's own: what is written goes to the sandbox's disk, and the tree stays as it is.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The tree, opened and checked.
+    pub source: MountSource,
+    /// Absolute path inside.
+    pub target: PathBuf,
 }
 
 /// A tree of the host inside the sandbox.

@@ -101,6 +101,8 @@ pub enum Request {
     Changes {
         /// No file's time is later (seconds since 1970).
         epoch: i64,
+        /// What differs from the view's tree instead of the image.
+        of_view: bool,
     },
     /// Answer when it has ended.
     Wait,

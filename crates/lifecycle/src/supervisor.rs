@@ -23,11 +23,12 @@ use crate::pump::Output;
 use crate::records::Records;
 use cofferdam_engine::{
     Capabilities, Directory, Engine, EngineError, EngineEvent, File, Forked, Mount, Observation, Sandbox, SandboxSpec, UnpluggedControl,
-    Wiring,
+    View, Wiring,
 };
-use cofferdam_model::{ImageRef, Limits, Name, NetworkLevel, NewEvent, Phase, PublishedPort, Reason, SandboxId, SandboxRecord};
+use cofferdam_model::{ImageRef, Limits, Name, NetworkLevel, NewEvent, Phase, PublishedPort, Reason, SandboxId, SandboxRecord, ViewOf};
 use cofferdam_store::{Durability, Store, StoreError};
 use cofferdam_trust::{User, VerifiedImage};
+pub use running::CHANGES;
 use running::Running;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -70,6 +71,8 @@ pub struct Request {
     pub publish: Vec<Publish>,
     /// Trees of the host.
     pub mounts: Vec<Mount>,
+    /// A tree of the host that the sandbox changes a copy of. What it changed is in `changes.tar` of its directory when it has ended.
+    pub view: Option<View>,
     /// Directories to make inside.
     pub directories: Vec<Directory>,
     /// Files to make inside.
@@ -311,6 +314,7 @@ fn first_record(request: &Request, engine: &Capabilities) -> SandboxRecord {
         limits: request.limits,
         kept: request.kept,
         ports: Vec::new(),
+        view: request.view.as_ref().map(|view| ViewOf { source: view.source.path().to_owned(), target: view.target.clone() }),
         unenforced: engine.missing.iter().map(|(control, _)| control.clone()).collect(),
         labels: request.labels.clone(),
         phase: Phase::Creating,
@@ -335,6 +339,7 @@ fn sandbox_spec(request: &Request, directory: &std::path::Path, data: &DataDir) 
         limits: request.limits,
         user: request.user.clone(),
         mounts: request.mounts.clone(),
+        view: request.view.clone(),
         directories: request.directories.clone(),
         files: request.files.clone(),
         unplugged: request.unplugged.clone(),

@@ -4,6 +4,7 @@ use crate::{ImageRef, Limits, Name, NetworkLevel, Phase, Reason, SandboxId, Time
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// A port of a sandbox that can be reached from the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +13,15 @@ pub struct PublishedPort {
     pub host: SocketAddr,
     /// The port inside.
     pub port: u16,
+}
+
+/// A tree of the host that a sandbox changes a copy of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewOf {
+    /// Where it is on the host.
+    pub source: PathBuf,
+    /// Where it is inside.
+    pub target: PathBuf,
 }
 
 /// What is known of a sandbox; it outlives the sandbox.
@@ -39,6 +49,9 @@ pub struct SandboxRecord {
     /// Published ports: where the host listens, and the port inside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PublishedPort>,
+    /// The tree of the host that it changes a copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<ViewOf>,
     /// Labels given by the user.
     pub labels: BTreeMap<String, String>,
     /// Where it is in its life.

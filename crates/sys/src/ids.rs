@@ -96,6 +96,22 @@ impl Ids {
         self.groups_settable
     }
 
+    /// The same, but that files of `stored` outside belong to `inside`, and the other way round. What a tree of the host is seen through
+    /// whose owner is to be a user of the sandbox.
+    #[must_use]
+    pub fn with_owner(&self, stored: Owner, inside: Owner) -> Self {
+        let swapped = |extents: &[Extent], stored, id| {
+            let to = outside(extents, id);
+            let mut left = without(extents, &[stored, id]);
+            left.extend(to.map(|to| Extent { inside: stored, outside: to, count: 1 }));
+            let back = outside(extents, stored).filter(|_| stored != id);
+            left.extend(back.map(|back| Extent { inside: id, outside: back, count: 1 }));
+            left
+        };
+        let (users, groups) = (swapped(&self.users, stored.0, inside.0), swapped(&self.groups, stored.1, inside.1));
+        Self { users, groups, ..self.clone() }
+    }
+
     /// The lines of `uid_map` and `gid_map`.
     pub fn maps(&self) -> [String; 2] {
         let lines = |extents: &[Extent]| {
@@ -104,6 +120,23 @@ impl Ids {
         };
         [lines(&self.users), lines(&self.groups)]
     }
+}
+
+/// Runs without these ids inside.
+fn without(extents: &[Extent], ids: &[u32]) -> Vec<Extent> {
+    let mut left = extents.to_vec();
+    for id in ids {
+        left = left.into_iter().flat_map(|extent| split(extent, *id)).collect();
+    }
+    left
+}
+
+/// What is left of a run without one id: what is before, and what is after.
+fn split(extent: Extent, id: u32) -> Vec<Extent> {
+    let Some(offset) = id.checked_sub(extent.inside).filter(|offset| *offset < extent.count) else { return vec![extent] };
+    let before = Extent { count: offset, ..extent };
+    let after = Extent { inside: id + 1, outside: extent.outside + offset + 1, count: extent.count - offset - 1 };
+    [before, after].into_iter().filter(|part| part.count > 0).collect()
 }
 
 /// A run of ids from 0 on, without this one inside.
@@ -140,6 +173,15 @@ mod tests {
         assert_eq!(ids.maps(), ["0 5000 100\n", "0 5000 100\n"]);
         assert_eq!(ids.of_pid_one(), (0, 0));
         assert!(ids.groups_settable() && !ids.has((100, 0)));
+    }
+
+    #[test]
+    fn an_owner_outside_becomes_a_user_inside() {
+        let ids = Ids::range(5000, 100).with_owner((40, 700), (7, 8));
+        assert_eq!(ids.outside((40, 700)), (5007, 5008), "files of 40 are those of 7 inside");
+        assert_eq!(ids.outside((7, 9)), (5040, 5009), "and the other way round; who has no id inside has nothing to give");
+        assert_eq!(ids.maps()[0], "0 5000 7\n8 5008 32\n41 5041 59\n40 5007 1\n7 5040 1\n");
+        assert_eq!(Ids::range(5000, 100).with_owner((7, 7), (7, 7)).outside((7, 7)), (5007, 5007));
     }
 
     #[test]

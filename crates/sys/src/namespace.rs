@@ -4,7 +4,7 @@ use crate::error::check;
 use crate::ids::Ids;
 use crate::{Error, Result};
 use rustix::fs::{Mode, OFlags, open};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A network namespace owned by the user namespace that made it.
 #[derive(Debug)]
@@ -61,6 +61,27 @@ pub fn in_mounts_of<T: Send + 'static>(pid: u32, work: impl FnOnce() -> Result<T
     };
     let thread = std::thread::Builder::new().spawn(enter).map_err(|e| Error::new("start a thread", e))?;
     thread.join().unwrap_or_else(|_| Err(Error::new("enter mounts", std::io::Error::other("its thread panicked"))))
+}
+
+/// A user namespace with this map and nobody in it: mounts are seen through it.
+pub fn map_of(ids: &Ids) -> Result<OwnedFd> {
+    let mut pidfd = -1i32;
+    let flags = libc::CLONE_NEWUSER | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: a fork whose child makes no call but the one that waits for a signal, and so touches nothing of this process's.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, &raw mut pidfd, 0usize, 0usize) };
+    if check(pid, "clone(CLONE_NEWUSER)")? == 0 {
+        loop {
+            // SAFETY: takes no pointers that are read.
+            unsafe { libc::syscall(libc::SYS_ppoll, 0usize, 0usize, 0usize, 0usize, 8usize) };
+        }
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let made = map_ids(pid as u32, ids).and_then(|()| of_process(pid as u32, "user"));
+    crate::process::signal(pidfd.as_fd(), libc::SIGKILL)?;
+    crate::process::wait_ended(pidfd.as_fd(), std::time::Duration::from_secs(5));
+    crate::process::reap(pidfd.as_fd());
+    made
 }
 
 /// Gives the process's user namespace its ids.

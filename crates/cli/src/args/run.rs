@@ -67,6 +67,12 @@ pub struct RunArgs {
     /// Show a tree of the host inside, read-only unless :rw is said.
     #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:rw]")]
     pub volumes: Vec<String>,
+    /// Work on a copy of this repository (any directory): it is at /workspace/repo, what is written stays in the sandbox; see diff and apply.
+    #[arg(long, value_name = "DIR", conflicts_with = "rm")]
+    pub repo: Option<PathBuf>,
+    /// Put what the sandbox changed of the repository on this new branch when it has ended; the working tree is not touched.
+    #[arg(long, value_name = "NAME", requires = "repo", conflicts_with = "detach")]
+    pub branch: Option<String>,
     /// Environment: K=V, or K to take the caller's.
     #[arg(short, long = "env", value_name = "K=V")]
     pub env: Vec<String>,

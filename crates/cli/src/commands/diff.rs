@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::exit::{FAILED, Failure};
 use crate::images::Images;
 use crate::output::{one, printable};
+use crate::{repository, terminal};
 use cofferdam_lifecycle::control::{Reply, Request};
 use cofferdam_lifecycle::data::now;
 use cofferdam_model::image::Reference;
@@ -28,6 +29,9 @@ struct Changed {
 pub fn run(global: Global, reference: &str) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
     let record = Context::find(&mut context.store()?, reference)?;
+    if record.view.is_some() {
+        return of_repository(&context, &record);
+    }
     let (file, _) = changed(&context, &record)?;
     let image = resolve(&record.image, context.data.path())?;
     let found = changes::list(file.path(), &image)?;
@@ -39,12 +43,36 @@ pub fn run(global: Global, reference: &str) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// As a patch; on a terminal nothing of it can be taken for a command.
+fn of_repository(context: &Context, record: &SandboxRecord) -> Result<ExitCode, Failure> {
+    let changed = repository::Changed::of(context, record)?;
+    changed.tell_left_out();
+    let kind = |difference: &repository::Difference| match (&difference.before, &difference.after) {
+        (None, _) => 'A',
+        (_, None) => 'D',
+        _ => 'C',
+    };
+    let found: Vec<Changed> = changed
+        .differences
+        .iter()
+        .map(|difference| Changed { kind: kind(difference), path: difference.path.display().to_string() })
+        .collect();
+    one(context.global.output, &found, |out| {
+        let (text, _) = repository::patch(&changed.differences);
+        if !terminal::is_output() {
+            return out.write_all(text.as_bytes());
+        }
+        text.lines().try_for_each(|line| writeln!(out, "{}", printable(&line.replace('\t', "    "))))
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The changes as a layer's archive, in the store's own place for what is on its way.
 fn changed(context: &Context, record: &SandboxRecord) -> Result<(tempfile::NamedTempFile, NewLayer), Failure> {
     let content = Content::of(context.data.path());
     let file = tempfile::Builder::new().prefix("changes-").tempfile_in(content.directory("partial")?)?;
     let client = context.connect(record)?;
-    client.send(&Request::Changes { epoch: i64::MAX }, &[file.as_file().as_fd()])?;
+    client.send(&Request::Changes { epoch: i64::MAX, of_view: false }, &[file.as_file().as_fd()])?;
     match client.answer()? {
         Reply::Changed(layer) => Ok((file, layer)),
         other => Err(Failure::new(FAILED, "protocol", format!("unexpected answer {other:?}"))),

@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::engines::EngineName;
 use crate::exit::{FAILED, Failure};
 use crate::images::{Images, content};
-use crate::output::{size, age, one, table};
+use crate::output::{age, one, size, table};
 use cofferdam_lifecycle::data::now;
 use cofferdam_model::image::Reference;
 use cofferdam_model::{Span, Timestamp};

@@ -1,5 +1,6 @@
 //! One verb, one file.
 
+mod apply;
 mod attach;
 mod bench;
 mod build;
@@ -58,6 +59,7 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
         Verb::Logs(arguments) => logs::run(global, &arguments),
         Verb::Cp(arguments) => cp::run(global, &arguments),
         Verb::Diff(arguments) => diff::run(global, &arguments.sandbox),
+        Verb::Apply(arguments) => apply::run(global, &arguments),
         Verb::Snapshot { sandbox, name } => diff::snapshot(global, &sandbox, &name),
         Verb::Events(arguments) => events::run(global, &arguments),
         Verb::Stop(arguments) => stop::stop(global, &arguments),

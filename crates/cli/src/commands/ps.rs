@@ -30,7 +30,9 @@ pub fn run(global: Global, arguments: &PsArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let head = ["ID", "NAME", "PHASE", "AGE", "IMAGE", "COMMAND"];
-    one(context.global.output, &records, |out| table(out, &head, &records.iter().map(|record| row(record, arguments.no_trunc)).collect::<Vec<_>>()))?;
+    one(context.global.output, &records, |out| {
+        table(out, &head, &records.iter().map(|record| row(record, arguments.no_trunc)).collect::<Vec<_>>())
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -54,7 +56,9 @@ impl Condition {
             "image" => Self::Image(value),
             "engine" => Self::Engine(value),
             "network" => Self::Network(value),
-            "exited" => Self::Exited(value.parse().map_err(|_| Failure::usage(format!("--filter exited={value}: an exit status is wanted")))?),
+            "exited" => {
+                Self::Exited(value.parse().map_err(|_| Failure::usage(format!("--filter exited={value}: an exit status is wanted")))?)
+            }
             "label" => match value.split_once('=') {
                 Some((key, value)) => Self::Label(key.to_owned(), Some(value.to_owned())),
                 None => Self::Label(value, None),
@@ -96,7 +100,9 @@ fn formatted(text: &str, record: &serde_json::Value) -> Result<String, Failure> 
         let value = field.split('.').try_fold(record, |value, key| value.get(key));
         let known = || record.as_object().map_or_else(String::new, |object| object.keys().cloned().collect::<Vec<_>>().join(", "));
         let value = value.ok_or_else(|| Failure::usage(format!("--format {{{field}}}: there are {}", known())))?;
-        out.push_str(&printable(&value.as_str().map_or_else(|| if value.is_null() { String::new() } else { value.to_string() }, str::to_owned)));
+        out.push_str(&printable(
+            &value.as_str().map_or_else(|| if value.is_null() { String::new() } else { value.to_string() }, str::to_owned),
+        ));
         rest = after;
     }
     out.push_str(rest);

@@ -7,7 +7,7 @@ use crate::context::{Context, actor};
 use crate::exit::{FAILED, Failure};
 use crate::host::{Machine, home};
 use crate::toolchain;
-use cofferdam_engine::{Capabilities, Directory, Mount, MountSource};
+use cofferdam_engine::{Capabilities, Directory, Mount, MountSource, View};
 use cofferdam_lifecycle::publish::Publish;
 use cofferdam_lifecycle::supervisor::{LOG_BYTES, Request, Streams};
 use cofferdam_model::task::LimitChanges;
@@ -32,7 +32,8 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
     base_environment(&image, &user, &mut environment);
     user_environment(arguments, &mut environment)?;
     let own = Some(image.config().working_dir.clone()).filter(|directory| !directory.is_empty());
-    let directory = arguments.workdir.clone().or(own).unwrap_or_else(|| "/workspace".to_owned());
+    let repository = arguments.repo.as_ref().map(|_| REPOSITORY.to_owned());
+    let directory = arguments.workdir.clone().or(repository).or(own).unwrap_or_else(|| "/workspace".to_owned());
     if !directory.starts_with('/') {
         return Err(Failure::usage(format!("--workdir {directory}: an absolute path inside the sandbox is wanted")));
     }
@@ -40,7 +41,7 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
     Ok(Request {
         id,
         name: arguments.name.clone(),
-        kept: !arguments.rm && (arguments.keep || arguments.detach || arguments.name.is_some()),
+        kept: !arguments.rm && (arguments.keep || arguments.detach || arguments.name.is_some() || arguments.repo.is_some()),
         actor: actor(),
         image_name: arguments.image.clone(),
         command: command(arguments, image.config())?,
@@ -52,6 +53,7 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
         gate,
         publish: arguments.publish.iter().map(|text| publish(text)).collect::<Result<_, _>>()?,
         mounts: mounts(context, arguments)?,
+        view: view(context, arguments)?,
         files: Vec::new(),
         labels: arguments.labels.iter().cloned().collect(),
         log_bytes: LOG_BYTES,
@@ -197,6 +199,20 @@ fn publish(text: &str) -> Result<Publish, Failure> {
         return Err(wrong());
     }
     Ok(Publish { host: SocketAddr::from((address, host_port)), port })
+}
+
+/// Where a repository is inside.
+pub const REPOSITORY: &str = "/workspace/repo";
+
+fn view(context: &Context, arguments: &RunArgs) -> Result<Option<View>, Failure> {
+    let open = |path: &PathBuf| {
+        let source = MountSource::open(path, home().as_deref(), context.data.path())?;
+        if !source.is_directory() {
+            return Err(Failure::usage(format!("--repo {}: a directory is wanted", path.display())));
+        }
+        Ok(View { source, target: REPOSITORY.into() })
+    };
+    arguments.repo.as_ref().map(open).transpose()
 }
 
 fn mounts(context: &Context, arguments: &RunArgs) -> Result<Vec<Mount>, Failure> {

@@ -1,11 +1,13 @@
 //! `cofferdam run`: a command in a new sandbox, in the foreground or detached.
 
 use crate::args::{Global, RunArgs};
+use crate::commands::apply::branch_of;
 use crate::commands::{monitor, request};
 use crate::context::{Context, random};
 use crate::engines::EngineName;
 use crate::exit::{FAILED_TO_RUN, Failure, NOT_FOUND, TIME_LIMIT};
 use crate::output::printable;
+use crate::repository::Changed;
 use crate::terminal::{self, Raw};
 use crate::toolchain;
 use cofferdam_engine_native::Ahead;
@@ -76,11 +78,34 @@ pub fn run(global: Global, arguments: RunArgs, ahead: Option<Ahead>) -> Result<E
     if arguments.learn {
         crate::output::note!("cofferdam: the policy that would have been enough:\n{}", learned(&outcome));
     }
+    if arguments.repo.is_some() {
+        bring_back(&context, &outcome, arguments.branch.as_deref())?;
+    }
     context.sweep_after(&outcome)?;
     let status = status(&outcome);
     // The process ends here: to take everything apart by the book would cost a checkpoint and some hundred calls.
     std::mem::forget((records, outcome, engine, context));
     Ok(status)
+}
+
+/// Says what was changed of the repository and what can be done with it, or does it.
+fn bring_back(context: &Context, outcome: &Outcome, branch: Option<&str>) -> Result<(), Failure> {
+    let record = &outcome.record;
+    if let Some(detail) = &record.detail {
+        crate::output::note!("cofferdam: {detail}");
+    }
+    let changed = Changed::of(context, record)?;
+    let (files, id) = (changed.differences.len(), record.id.short());
+    match branch {
+        _ if files == 0 => crate::output::note!("cofferdam: nothing was changed in {}", changed.source.display()),
+        Some(branch) => {
+            changed.tell_left_out();
+            let commit = branch_of(context, &changed, record, branch, None)?;
+            crate::output::note!("cofferdam: {files} files on branch {branch} ({})", &commit[..12.min(commit.len())]);
+        }
+        None => crate::output::note!("cofferdam: {files} files differ: cofferdam diff {id}; cofferdam apply {id} puts them on a branch"),
+    }
+    Ok(())
 }
 
 /// A program that the host has and the sandbox has not deserves a word.

@@ -116,6 +116,7 @@ impl<'a> Kit<'a> {
             limits: Self::limits(),
             user,
             mounts: vec![Mount { source: self.probe.clone(), target: PROBE_PATH.into(), writable: false }],
+            view: None,
             directories: Vec::new(),
             files: Vec::new(),
             unplugged: BTreeSet::new(),

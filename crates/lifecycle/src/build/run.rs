@@ -75,6 +75,7 @@ impl Building<'_> {
             gate: if isolated { None } else { self.build.gate.clone() },
             publish: Vec::new(),
             mounts: extras.mounts.clone(),
+            view: None,
             directories: extras.directories.clone(),
             files: extras.files.clone(),
             labels: [("cofferdam.build".to_owned(), self.build.tags[0].to_string())].into(),
@@ -100,7 +101,7 @@ impl Building<'_> {
         let seen = Rc::clone(&changed);
         let supervisor = Supervisor::new(self.builder.data, self.builder.engine).on_end(Box::new(move |sandbox| {
             Box::pin(async move {
-                let result = sandbox.changes(Changes { out, epoch, leave_out }).await;
+                let result = sandbox.changes(Changes { out, epoch, leave_out, of_view: false }).await;
                 seen.replace(Some(result));
             })
         }));

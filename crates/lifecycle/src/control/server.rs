@@ -216,8 +216,8 @@ impl Connection {
                 };
                 return self.reply(&reply, &[]).await;
             }
-            Request::Changes { epoch } => {
-                let reply = self.changes(epoch, fds).await;
+            Request::Changes { epoch, of_view } => {
+                let reply = self.changes(epoch, of_view, fds).await;
                 return self.reply(&reply, &[]).await;
             }
             Request::Replace { policy } => return self.reply(&self.replace(policy).await, &[]).await,
@@ -234,9 +234,9 @@ impl Connection {
         sent && (quiet || self.reply(&Reply::Done, &[]).await)
     }
 
-    async fn changes(&self, epoch: i64, mut fds: Vec<OwnedFd>) -> Reply {
+    async fn changes(&self, epoch: i64, of_view: bool, mut fds: Vec<OwnedFd>) -> Reply {
         let Some(out) = fds.pop() else { return failed("no descriptor came along".into(), 1) };
-        match self.shared.sandbox.changes(Changes { out: out.into(), epoch, leave_out: Vec::new() }).await {
+        match self.shared.sandbox.changes(Changes { out: out.into(), epoch, leave_out: Vec::new(), of_view }).await {
             Ok(layer) => Reply::Changed(layer),
             Err(error) => of_engine(&error),
         }

@@ -8,17 +8,20 @@ use crate::gating::Gating;
 use crate::publish::Published;
 use crate::pump::Output;
 use crate::records::Records;
-use cofferdam_engine::{Control, EngineError, EngineEvent, ExitStatus, Observation, Process, Sandbox, Transfer};
+use cofferdam_engine::{Changes, Control, EngineError, EngineEvent, ExitStatus, Observation, Process, Sandbox, Transfer};
 use cofferdam_model::{NewEvent, Reason, SandboxRecord, Timestamp};
 use cofferdam_store::Durability;
 use std::future::pending;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, sleep, sleep_until};
 
+/// In a sandbox's directory: what it changed of its view, as a layer's archive.
+pub const CHANGES: &str = "changes.tar";
 /// How often the gate's record is taken over.
 const LOOK_AT_RECORD: Duration = Duration::from_millis(500);
 const LARGEST_HEALTH: u64 = 1 << 20;
@@ -195,6 +198,14 @@ impl Running {
         Ok(())
     }
 
+    /// What it changed of its view outlives it.
+    async fn keep_changes(&self) -> std::io::Result<()> {
+        let path = self.directory.join(CHANGES);
+        let out = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let wanted = Changes { out, epoch: i64::MAX, leave_out: vec![".git".into()], of_view: true };
+        self.sandbox.changes(wanted).await.map(|_| ()).map_err(std::io::Error::other)
+    }
+
     pub(super) async fn finish(
         mut self,
         mut record: SandboxRecord,
@@ -214,6 +225,11 @@ impl Running {
         }
         self.output.close();
         settle(&mut record, why, status, &observation);
+        if record.view.is_some()
+            && let Err(error) = self.keep_changes().await
+        {
+            record.detail = Some(format!("what it changed of the tree could not be kept: {error}"));
+        }
         if let Some(gating) = &self.gating {
             gating.finish();
         }

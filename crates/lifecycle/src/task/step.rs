@@ -258,6 +258,7 @@ impl Stage<'_> {
             gate: start.gate.clone(),
             publish: Vec::new(),
             mounts: vec![synth],
+            view: None,
             directories: step.directories,
             files: Vec::new(),
             labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
@@ -342,7 +343,7 @@ async fn take_out(
     }
     if let Some((path, leave_out)) = layer {
         let out = fs::File::create(&path).map_err(|error| EngineError::host(format!("create {}", path.display()), error))?;
-        sandbox.changes(Changes { out, epoch: now().as_second(), leave_out }).await?;
+        sandbox.changes(Changes { out, epoch: now().as_second(), leave_out, of_view: false }).await?;
     }
     Ok(())
 }

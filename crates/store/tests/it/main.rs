@@ -18,6 +18,7 @@ fn record(digit: u8, name: Option<&str>) -> SandboxRecord {
         kept: false,
         unenforced: Vec::new(),
         ports: Vec::new(),
+        view: None,
         labels: BTreeMap::new(),
         phase: Phase::Creating,
         reason: None,
