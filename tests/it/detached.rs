@@ -174,3 +174,48 @@ pub fn a_monitor_has_one_child() {
     eventually("only pid 1 of the sandbox is left", || children() == 1);
     home.ok(&["rm", "-f", "one"]);
 }
+
+#[test]
+pub fn stats_and_ports() {
+    let home = Home::new();
+    home.ok(&["run", "-d", "--name", "busy", "--memory", "256MiB", "-p", "0:80", "--", "sh", "-c", "while :; do :; done"]);
+    home.ok(&["run", "-d", "--name", "idle", "--", "sleep", "60"]);
+    let lines: Vec<Value> = home.ok(&["stats", "--no-stream", "-o", "json"]).lines().map(json).collect();
+    let of = |name: &str| lines.iter().find(|line| line["name"] == name).expect(name);
+    assert!(of("busy")["cpu_percent"].as_f64() > Some(20.0) && of("idle")["cpu_percent"].as_f64() < Some(20.0), "{lines:?}");
+    assert_eq!((&of("busy")["memory_limit_bytes"], &of("busy")["pids"]), (&(256u64 << 20).into(), &2.into()));
+    let shown = home.ok(&["stats", "--no-stream", "idle"]);
+    assert!(shown.starts_with("ID ") && shown.contains("idle") && !shown.contains("busy"), "{shown}");
+    let ports = json(&home.ok(&["ports", "busy", "-o", "json"]));
+    assert!(ports[0]["host"].as_str().is_some_and(|host| host.starts_with("127.0.0.1:")) && ports[0]["port"] == 80, "{ports}");
+    assert_eq!(json(&home.ok(&["ports", "idle", "-o", "json"])), Value::Array(vec![]));
+    // Ends with the last of those that it was asked for.
+    let mut stream = home.command(&["stats", "--interval", "50ms", "-o", "json", "idle"]);
+    let stream = stream.stdout(std::process::Stdio::piped()).spawn().expect("started");
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    home.ok(&["rm", "-f", "idle"]);
+    let output = stream.wait_with_output().expect("ended");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).lines().count() >= 2);
+    home.ok(&["rm", "-f", "busy"]);
+}
+
+#[test]
+pub fn filters_and_formats() {
+    let home = Home::new();
+    home.ok(&["run", "--name", "one", "-l", "team=a", "--", "sh", "-c", "exit 0"]);
+    home.run(&["run", "--name", "two", "--", "sh", "-c", "exit 3"]);
+    let names = |filter: &str| home.ok(&["ps", "-a", "-f", filter, "--format", "{name}"]);
+    assert_eq!(names("exited=3"), "two\n");
+    assert_eq!(names("name=on"), "one\n");
+    assert_eq!(names("label=team"), "one\n");
+    assert_eq!(names("label=team=b"), "");
+    assert_eq!(names("phase=completed"), "one\ntwo\n");
+    assert_eq!(home.ok(&["ps", "-a", "-f", "exited=3", "--format", "{{{limits.pids}}} {exit_code}"]), "{4096} 3\n");
+    assert!(home.run(&["ps", "-f", "colour=red"]).err.contains("there are name, phase"));
+    assert!(home.run(&["ps", "-a", "--format", "{nothing}"]).err.contains("created_at"));
+    assert_eq!(home.ok(&["ps", "-aq", "--no-trunc", "-f", "name=one"]).trim().len(), 32);
+    home.ok(&["rm", "one", "two"]);
+    // --rm: a named one leaves no bytes and no name.
+    home.ok(&["run", "--rm", "--init", "--name", "one", "--", "true"]);
+    assert_eq!(home.ok(&["ps", "-aq", "-f", "name=one"]), "");
+}

@@ -184,8 +184,10 @@ fn suites(program: &str, work: &Path) -> Result<String, String> {
         docker.stop();
         rows?
     };
+    let without_root = output(&["bash", "xtask/bench/rootless.sh", program, &place("rootless")?])?;
     Ok(format!(
-        "\n## Tasks and suites\n\n| what | must, aim | measured |\n|---|---|---|\n{rows}{others}\n\
+        "\n## Without root; a repository; a pause\n\n| what | must, aim | measured |\n|---|---|---|\n{without_root}\
+         \n## Tasks and suites\n\n| what | must, aim | measured |\n|---|---|---|\n{rows}{others}\n\
          ## Engine docker, beside `docker run` with the same flags\n\n| what | must, aim | cofferdam | docker | more |\n|---|---|---|---|---|\n{on_docker}"
     ))
 }

@@ -25,10 +25,9 @@ fn wanted(verb: &Verb) -> Option<Wanted> {
         Verb::Run(arguments) if native(arguments.engine) => Some(Wanted { subordinate: arguments.has_users() }),
         Verb::Monitor(arguments) if native(arguments.run.engine) => Some(Wanted { subordinate: arguments.run.has_users() }),
         Verb::Task(TaskVerb::Run(arguments)) if native(arguments.engine) => Some(Wanted { subordinate: true }),
-        Verb::Task(TaskVerb::Validate { .. }) => Some(Wanted { subordinate: true }),
         Verb::Suite(SuiteVerb::Run(arguments)) if arguments.engine.is_none_or(native) => Some(Wanted { subordinate: true }),
         Verb::EscapeTest(arguments) if native(arguments.engine) => Some(Wanted { subordinate: false }),
-        Verb::Image(ImageVerb::Build(_)) => Some(Wanted { subordinate: true }),
+        Verb::Task(TaskVerb::Validate { .. }) | Verb::Image(ImageVerb::Build(_)) => Some(Wanted { subordinate: true }),
         // Layers hold directories that their owner may not write to.
         Verb::Image(_) | Verb::Bench(_) => Some(Wanted { subordinate: false }),
         _ => None,

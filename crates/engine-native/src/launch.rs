@@ -27,14 +27,16 @@ use cofferdam_sys::mount::{attr, clone_tree, new_fs, set_attributes};
 use cofferdam_sys::namespace::{self, Network};
 use cofferdam_sys::plan::{Plan, Step};
 use cofferdam_sys::plan_wire::{MOST_MOUNTS, REQUEST_GO};
-use cofferdam_sys::spawner::Spawner;
+use cofferdam_sys::spawner::{Cloned, Spawner};
 use cofferdam_sys::{channel, outer, process};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
+const SIGKILL: i32 = 9;
 const RLIMIT_CORE: u32 = 4;
 const RLIMIT_NPROC: u32 = 6;
 const RLIMIT_NOFILE: u32 = 7;
@@ -249,12 +251,12 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: Ma
         Err(error) if Spawner::was_not_asked(&error) => clone()?,
         other => other,
     };
-    let cloned = cloned.map_err(system)?;
+    let child = Child(Some(cloned.map_err(system)?));
     spec.forked.happened();
     drop(child_control);
     let ids = &parts.lease.ids;
-    namespace::map_ids(cloned.pid, ids).map_err(system)?;
-    let userns = if ids.is_range() { Some(namespace::of_process(cloned.pid, "user").map_err(system)?) } else { None };
+    namespace::map_ids(child.pid(), ids).map_err(system)?;
+    let userns = if ids.is_range() { Some(namespace::of_process(child.pid(), "user").map_err(system)?) } else { None };
     let userns = userns.as_ref().map(AsFd::as_fd);
     let (root, lowers) = parts.upper.compose(userns)?;
     let mut trees = trees(spec, userns)?;
@@ -267,7 +269,32 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: Ma
     done_with.extend(network.whole_sysfs);
     done_with.extend(trees);
     host.spawner()?.discard(done_with);
-    Ok(Made { pidfd: cloned.pidfd, control, wire: network.wire, namespace: network.namespace, root })
+    Ok(Made { pidfd: child.handed_over()?, control, wire: network.wire, namespace: network.namespace, root })
+}
+
+/// A cloned process that waits for its mounts. It is killed and collected unless it was handed over.
+struct Child(Option<Cloned>);
+
+impl Child {
+    fn pid(&self) -> u32 {
+        self.0.as_ref().map_or(0, |cloned| cloned.pid)
+    }
+
+    fn handed_over(mut self) -> Result<OwnedFd, EngineError> {
+        self.0.take().map(|cloned| cloned.pidfd).ok_or(EngineError::Gone)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        const GONE_WITHIN: Duration = Duration::from_secs(5);
+        if let Some(cloned) = &self.0 {
+            // One that is gone already is only collected.
+            let _ = process::signal(cloned.pidfd.as_fd(), SIGKILL);
+            process::wait_ended(cloned.pidfd.as_fd(), GONE_WITHIN);
+            process::reap(cloned.pidfd.as_fd());
+        }
+    }
 }
 
 fn plugged(spec: &SandboxSpec, control: UnpluggedControl) -> bool {

@@ -72,10 +72,7 @@ fn run(given: Given, name: &str) -> ExitCode {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
     chown(directory.path(), Some(user), Some(user)).expect("given away");
     let groups = if given == Given::Groups { delegate(user) } else { Vec::new() };
-    let mut prepare = String::new();
-    for group in &groups {
-        prepare += &format!("echo $$ > {}/cgroup.procs && ", group.display());
-    }
+    let mut steps: Vec<String> = groups.iter().map(|group| format!("echo $$ > {}/cgroup.procs", group.display())).collect();
     if given == Given::SubordinateIds {
         let given = directory.path().join("subordinate");
         let first = 1_200_000_000 + std::process::id() % 1000 * 65_536;
@@ -85,10 +82,11 @@ fn run(given: Given, name: &str) -> ExitCode {
         let known = fs::read_to_string("/etc/passwd").expect("accounts");
         fs::write(&accounts, format!("{known}rootless:x:{user}:{user}::/:/bin/sh\n")).expect("written");
         for (file, source) in [("/etc/subuid", &given), ("/etc/subgid", &given), ("/etc/passwd", &accounts)] {
-            prepare += &format!("{{ test -e {file} || touch {file}; }} && mount --bind {} {file} && ", source.display());
+            steps.push(format!("{{ test -e {file} || touch {file}; }} && mount --bind {} {file}", source.display()));
         }
     }
-    let script = format!("{prepare}exec setpriv --reuid={user} --regid={user} --clear-groups \"$@\"");
+    steps.push(format!("exec setpriv --reuid={user} --regid={user} --clear-groups \"$@\""));
+    let script = steps.join(" && ");
     let own = std::env::current_exe().expect("this program");
     // A path through directories of its builder is none of the user's to pass.
     let copy = directory.path().join("rootless");
@@ -102,7 +100,9 @@ fn run(given: Given, name: &str) -> ExitCode {
         .expect("unshare runs");
     let said = String::from_utf8_lossy(&child.stderr).into_owned();
     let left = processes_of(user);
-    groups.iter().for_each(|group| remove_groups(group));
+    for group in &groups {
+        remove_groups(group);
+    }
     let exception = EXCEPTIONS.iter().find(|(modes, check, _)| *check == name && modes.contains(&given));
     let problem = match (child.status.success(), exception) {
         _ if !left.is_empty() => Some(format!("left behind: processes {left:?}")),
@@ -126,8 +126,9 @@ const FOUND: &str = "found: ";
 
 /// In the process of the user.
 fn child(arguments: &[String]) -> ExitCode {
-    let [name, ids, directory] = arguments else { panic!("{arguments:?}") };
-    let (subordinate, directory) = (ids == "ids", Path::new(directory));
+    let mut arguments = arguments.iter().map(String::as_str);
+    let mut next = || arguments.next().expect("a name, what ids there are, a directory");
+    let (name, subordinate, directory) = (next(), next() == "ids", Path::new(next()));
     outer::enter(subordinate).expect("a user namespace");
     let has_ids = outer::entered().is_some_and(|outer| outer.subordinate.is_some());
     assert_eq!(has_ids, subordinate, "subordinate ids (newuidmap comes with Debian's uidmap)");
