@@ -4,7 +4,7 @@
 
 mod failures;
 mod hostile_images;
-#[path = "../kit.rs"]
+#[path = "../kit/mod.rs"]
 mod kit;
 mod residue;
 mod suite;
