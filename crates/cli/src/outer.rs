@@ -9,7 +9,11 @@ use std::io::ErrorKind;
 /// Enters it for a command that makes sandboxes here. Root needs none.
 pub fn enter(verb: &Verb) -> Result<(), Failure> {
     match wanted(verb) {
-        Some(Wanted { subordinate }) => outer::enter(subordinate).map_err(|error| explain(&error)),
+        Some(Wanted { subordinate, needed }) => match outer::enter(subordinate) {
+            // Nothing has changed yet.
+            Err(error) if !needed && error.call.starts_with("unshare") => Ok(()),
+            entered => entered.map_err(|error| explain(&error)),
+        },
         None => Ok(()),
     }
 }
@@ -17,19 +21,24 @@ pub fn enter(verb: &Verb) -> Result<(), Failure> {
 struct Wanted {
     /// Other users than one are likely: their ids take a moment to get.
     subordinate: bool,
+    /// Whether there is nothing to be done without.
+    needed: bool,
 }
 
 fn wanted(verb: &Verb) -> Option<Wanted> {
     let native = |engine: EngineName| engine != EngineName::Docker;
     match verb {
-        Verb::Run(arguments) if native(arguments.engine) => Some(Wanted { subordinate: arguments.has_users() }),
-        Verb::Monitor(arguments) if native(arguments.run.engine) => Some(Wanted { subordinate: arguments.run.has_users() }),
-        Verb::Task(TaskVerb::Run(arguments)) if native(arguments.engine) => Some(Wanted { subordinate: true }),
-        Verb::Suite(SuiteVerb::Run(arguments)) if arguments.engine.is_none_or(native) => Some(Wanted { subordinate: true }),
-        Verb::EscapeTest(arguments) if native(arguments.engine) => Some(Wanted { subordinate: false }),
-        Verb::Task(TaskVerb::Validate { .. }) | Verb::Image(ImageVerb::Build(_)) => Some(Wanted { subordinate: true }),
-        // Layers hold directories that their owner may not write to.
-        Verb::Image(_) | Verb::Bench(_) => Some(Wanted { subordinate: false }),
+        Verb::Run(arguments) if native(arguments.engine) => Some(Wanted { subordinate: arguments.has_users(), needed: true }),
+        Verb::Monitor(arguments) if native(arguments.run.engine) => Some(Wanted { subordinate: arguments.run.has_users(), needed: true }),
+        Verb::Task(TaskVerb::Run(arguments)) if native(arguments.engine) => Some(Wanted { subordinate: true, needed: true }),
+        Verb::Suite(SuiteVerb::Run(arguments)) if arguments.engine.is_none_or(native) => Some(Wanted { subordinate: true, needed: true }),
+        Verb::EscapeTest(arguments) if native(arguments.engine) => Some(Wanted { subordinate: false, needed: true }),
+        Verb::Task(TaskVerb::Validate { .. }) | Verb::Image(ImageVerb::Build(_)) => Some(Wanted { subordinate: true, needed: true }),
+        Verb::Bench(_) => Some(Wanted { subordinate: false, needed: true }),
+        // Layers may hold directories that their owner may not write to.
+        Verb::Image(ImageVerb::Pull(_) | ImageVerb::Load(_) | ImageVerb::Import(_) | ImageVerb::Rm { .. } | ImageVerb::Gc { .. }) => {
+            Some(Wanted { subordinate: false, needed: false })
+        }
         _ => None,
     }
 }

@@ -4,12 +4,12 @@
 
 use cofferdam_engine::Usage;
 use cofferdam_sys::process::{self, read_kernel_file};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
 const PERIOD: Duration = Duration::from_millis(50);
@@ -33,10 +33,8 @@ impl Watch {
         let (kills, peak) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (counted, highest) = (Arc::clone(&kills), Arc::clone(&peak));
         let watch = async move {
-            let mut ticks = tokio::time::interval(PERIOD);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
-                ticks.tick().await;
+                let begun = Instant::now();
                 let used: Vec<(u32, u64)> = tree(pid).into_iter().map(|one| (one, memory(one))).collect();
                 let total = used.iter().map(|(_, bytes)| bytes).sum::<u64>();
                 highest.fetch_max(total, Ordering::Relaxed);
@@ -45,8 +43,10 @@ impl Watch {
                     && used.iter().map(|(one, _)| share(*one)).sum::<u64>() > most_memory
                     && let Some((largest, _)) = used.iter().filter(|(one, _)| *one != pid).max_by_key(|(_, bytes)| *bytes)
                 {
-                    counted.fetch_add(u64::from(kill(*largest, Signal::KILL)), Ordering::Relaxed);
+                    counted.fetch_add(signal(pid, &[*largest], Signal::KILL).len() as u64, Ordering::Relaxed);
                 }
+                // A tenth of one CPU at most.
+                tokio::time::sleep(PERIOD.max(begun.elapsed() * 9)).await;
             }
         };
         Some(Self { pid, kills, peak, task: tokio::spawn(watch).abort_handle() })
@@ -75,30 +75,34 @@ impl Drop for Watch {
 
 /// Ends an exec'd process of the sandbox with this pid 1, and what it started: what descends from it, and what is of its session still.
 pub fn end(pid_one: BorrowedFd<'_>, leader: u32) {
+    let Some(pid_one) = process::pid_of(pid_one) else { return };
     let mut found: Vec<u32> = Vec::new();
     for _ in 0..ROUNDS {
-        let known = found.len();
-        let all = process::pid_of(pid_one).map_or_else(Vec::new, |pid| tree(pid).split_off(1));
+        let all = tree(pid_one).split_off(1);
         let below = tree(leader).into_iter().filter(|pid| all.contains(pid));
         let of_session = all.iter().copied().filter(|pid| session(*pid) == Some(leader));
-        for pid in below.chain(of_session) {
-            // What stands still starts nothing new.
-            if !found.contains(&pid) && kill(pid, Signal::STOP) {
-                found.push(pid);
-            }
-        }
-        if found.len() == known {
+        let new: Vec<u32> = below.chain(of_session).filter(|pid| !found.contains(pid)).collect();
+        // What stands still starts nothing new.
+        let stopped = signal(pid_one, &new, Signal::STOP);
+        if stopped.is_empty() {
             break;
         }
+        found.extend(stopped);
     }
-    for pid in found {
-        kill(pid, Signal::KILL);
-    }
+    signal(pid_one, &found, Signal::KILL);
 }
 
-fn kill(pid: u32, signal: Signal) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
+/// Signals those that descend from this one; gives those that it reached. A number that meanwhile stands for somebody else's process is
+/// not signalled: what is signalled was opened first, and seen below after that.
+fn signal(above: u32, pids: &[u32], signal: Signal) -> Vec<u32> {
+    let open = |pid: &u32| Some((*pid, pidfd_open(Pid::from_raw(i32::try_from(*pid).ok()?)?, PidfdFlags::empty()).ok()?));
+    let opened: Vec<(u32, OwnedFd)> = pids.iter().filter_map(open).collect();
+    if opened.is_empty() {
+        return Vec::new();
+    }
+    let below = tree(above);
+    let reached = |(pid, pidfd): &(u32, OwnedFd)| (below.contains(pid) && pidfd_send_signal(pidfd, signal).is_ok()).then_some(*pid);
+    opened.iter().filter_map(reached).collect()
 }
 
 /// A process, which may have ended, and all that descend from it.
@@ -161,10 +165,11 @@ mod tests {
     use std::process::{Command, Stdio};
 
     fn end_all(pidfd: &OwnedFd) {
-        for pid in tree(process::pid_of(pidfd.as_fd()).expect("it lives")) {
+        let own = process::pid_of(pidfd.as_fd()).expect("it lives");
+        for pid in tree(own) {
             end(pidfd.as_fd(), pid);
-            kill(pid, Signal::KILL);
         }
+        signal(own, &[own], Signal::KILL);
     }
 
     #[test]
