@@ -85,3 +85,40 @@ pub fn attach_and_detach() {
     assert!(home.ok(&["ps"]).contains("running"));
     home.ok(&["rm", "-f", "shell"]);
 }
+
+#[test]
+pub fn top_shows_attaches_and_stops() {
+    let home = Home::new();
+    home.ok(&["run", "-d", "--name", "busy", "--", "sh", "-c", "while :; do :; done"]);
+    home.ok(&["run", "-d", "--name", "talker", "-t", "--", "sh", "-c", "read x; echo heard $x; sleep 600"]);
+    let tmux = Tmux::start(&home, 30, 120);
+    tmux.keys(&[&format!("{} top", home.line()), "Enter"]);
+    tmux.shows("2 sandboxes");
+    tmux.shows("while :; do");
+    tmux.shows("sandbox.started");
+    // By name, the second one: attach, speak, come back.
+    tmux.keys(&["n"]);
+    tmux.keys(&["Down"]);
+    tmux.keys(&["a"]);
+    tmux.shows("attached to");
+    tmux.keys(&["hello", "Enter"]);
+    tmux.shows("heard hello");
+    tmux.keys(&["C-p"]);
+    tmux.keys(&["C-q"]);
+    tmux.shows("2 sandboxes");
+    // Stop asks first.
+    tmux.keys(&["Up"]);
+    tmux.keys(&["K"]);
+    tmux.shows("y, or any other key");
+    tmux.keys(&["x"]);
+    tmux.shows("not done");
+    tmux.keys(&["K"]);
+    tmux.shows("y, or any other key");
+    tmux.keys(&["y"]);
+    tmux.shows("1 sandboxes");
+    tmux.keys(&["q"]);
+    eventually("the host's shell is back", || tmux.call(&["display-message", "-p", "#{pane_current_command}"]).trim() == "sh");
+    home.ok(&["rm", "-f", "talker", "busy"]);
+    let none = home.run(&["top"]);
+    assert!(none.code == 2 && none.err.contains("cofferdam stats"), "{none:?}");
+}

@@ -105,6 +105,8 @@ pub enum Verb {
     Inspect(SandboxesArg),
     /// Show what running sandboxes use, again and again.
     Stats(StatsArgs),
+    /// Show on the whole screen what runs, what it uses and what is decided; attach, stop, kill, pause.
+    Top,
     /// Show the published ports of a sandbox.
     Ports(SandboxArg),
     /// Wait until sandboxes have ended and print their exit statuses.

@@ -34,6 +34,13 @@ impl Store {
         self.write(crate::Durability::Normal, |transaction| append(transaction, events))
     }
 
+    /// The last so many, in order.
+    pub fn event_last(&mut self, count: u32) -> Result<Vec<Event>, StoreError> {
+        let query = "SELECT max(0, coalesce(max(sequence), 0) - ?1) FROM event";
+        let after = self.connection.query_row(query, params![count], |row| row.get(0))?;
+        self.event_list(&EventFilter { after, subject: None, limit: 0 })
+    }
+
     /// Events in order.
     pub fn event_list(&mut self, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
         let limit = if filter.limit == 0 { -1 } else { i64::from(filter.limit) };

@@ -31,6 +31,7 @@ mod stats;
 mod stop;
 mod suite;
 mod task;
+mod top;
 mod version;
 mod wait;
 
@@ -54,6 +55,7 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
         Verb::Ps(arguments) => ps::run(global, &arguments),
         Verb::Inspect(arguments) => inspect::run(global, &arguments),
         Verb::Stats(arguments) => stats::run(global, &arguments),
+        Verb::Top => top::run(global),
         Verb::Ports(arguments) => ports::run(global, &arguments.sandbox),
         Verb::Wait(arguments) => wait::run(global, &arguments),
         Verb::Logs(arguments) => logs::run(global, &arguments),
