@@ -43,6 +43,7 @@ pub fn each_is_one_line_with_a_remedy() {
         (&["run", "-e", "=x", "true"], 125, "KEY=VALUE"),
         (&["run", "--env-file", "/no/such", "true"], 125, "/no/such"),
         (&["task", "run", "/no/such"], 125, "/no/such"),
+        (&["run", "--require", "seccomp,good luck", "true"], 125, "good luck"),
         (&["stop", "nosuch"], 1, "nosuch"),
         (&["exec", "nosuch", "true"], 125, "nosuch"),
         (&["kill", "-s", "NOSUCH", "x"], 2, "NOSUCH"),

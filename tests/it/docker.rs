@@ -237,12 +237,12 @@ fn what_a_daemon_cannot_do_is_refused_with_its_remedy() {
     let host = docker.host();
     let refused = on(&host, &["--", "true"]);
     assert!(refused.code != 0 && refused.err.contains("image host on the engine docker"), "{refused:?}");
-    let required = on(&host, &["--require", "id ranges", "--image", "base:1", "--", "true"]);
-    assert!(required.code != 0 && required.err.contains("control id ranges is required"), "{required:?}");
+    let required = on(&host, &["--require", "id range", "--image", "base:1", "--", "true"]);
+    assert!(required.code != 0 && required.err.contains("control id range is required"), "{required:?}");
     let doctor = ended(home.command(&["doctor"]).env("DOCKER_HOST", &host));
-    assert!(doctor.out.contains("engine docker") && doctor.out.contains("id ranges: this daemon"), "{doctor:?}");
+    assert!(doctor.out.contains("engine docker") && doctor.out.contains("id range: this daemon"), "{doctor:?}");
     let list = ended(home.command(&["engine", "ls"]).env("DOCKER_HOST", &host));
-    assert!(list.out.contains("docker  yes") && list.out.contains("id ranges"), "{list:?}");
+    assert!(list.out.contains("docker  yes") && list.out.contains("id range"), "{list:?}");
     for said in ["(given)", "(there already)"] {
         let given = ended(home.command(&["image", "load", "--engine", "docker", "base:1"]).env("DOCKER_HOST", &host));
         assert!(given.out.contains(said), "{given:?}");

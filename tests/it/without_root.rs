@@ -18,17 +18,35 @@ macro_rules! again {
 again! {
     repository: a_branch_a_patch_and_the_tree, what_is_written_inside_does_nothing_outside, links_of_the_tree_are_not_followed,
         a_running_sandbox_a_branch_at_the_end_and_errors;
-    gate: what_is_allowed_is_reached_and_on_record, what_is_not_allowed_is_refused_and_nothing_is_asked_outside, names_that_lead_inside_are_not_dialled, an_open_network_is_gated_all_the_same, half_closed_and_server_first_connections_work, a_killed_gate_is_replaced_and_nothing_escapes, a_policy_is_replaced_while_connections_stand, an_upstream_proxy_is_asked_for_what_was_checked, a_killed_supervisors_decisions_are_swept_into_the_record, a_policy_is_learned, a_task_has_a_network_for_each_phase, the_resolver_answers_what_it_should, the_gate_has_no_rights, policies_are_checked_and_explained;
-    clients: git_over_https_and_its_own_protocol, pip_and_apt_fetch_packages, psql_a_web_socket_and_openssl, tools_that_look_for_a_way_out_find_none;
-    detached: a_life, wait_gives_the_exit_status, files_in_and_out, names_are_unique_until_they_are_removed, start_errors_reach_the_caller, attach_shows_output_and_the_exit_status, a_log_flood_is_bounded_and_marked, prune_removes_what_has_ended, a_published_port_leads_inside, a_monitor_has_one_child;
-    foreground: exit_statuses, out_of_memory_is_told, streams_pass_through, a_closed_reader_ends_the_writer, environment_directory_and_user, volumes, the_first_interrupt_stops_and_the_second_kills, blocked_connections_are_explained, artifacts_are_collected, a_disk_limit_on_a_loop_device_is_cleaned_up;
-    streams: a_flood_waits_for_its_slow_reader, a_flood_of_input_waits_for_a_slow_workload, a_reader_that_goes_away_ends_the_workload, odd_bytes_come_through_unchanged;
+    gate: what_is_allowed_is_reached_and_on_record, what_is_not_allowed_is_refused_and_nothing_is_asked_outside,
+        names_that_lead_inside_are_not_dialled, an_open_network_is_gated_all_the_same, half_closed_and_server_first_connections_work,
+        a_killed_gate_is_replaced_and_nothing_escapes, a_policy_is_replaced_while_connections_stand,
+        an_upstream_proxy_is_asked_for_what_was_checked, a_killed_supervisors_decisions_are_swept_into_the_record, a_policy_is_learned,
+        a_task_has_a_network_for_each_phase, the_resolver_answers_what_it_should, the_gate_has_no_rights,
+        policies_are_checked_and_explained;
+    clients: git_over_https_and_its_own_protocol, pip_and_apt_fetch_packages, psql_a_web_socket_and_openssl,
+        tools_that_look_for_a_way_out_find_none;
+    detached: a_life, wait_gives_the_exit_status, files_in_and_out, names_are_unique_until_they_are_removed,
+        start_errors_reach_the_caller, attach_shows_output_and_the_exit_status, a_log_flood_is_bounded_and_marked,
+        prune_removes_what_has_ended, a_published_port_leads_inside, a_monitor_has_one_child;
+    foreground: exit_statuses, out_of_memory_is_told, streams_pass_through, a_closed_reader_ends_the_writer,
+        environment_directory_and_user, volumes, the_first_interrupt_stops_and_the_second_kills, blocked_connections_are_explained,
+        artifacts_are_collected, a_disk_limit_on_a_loop_device_is_cleaned_up;
+    streams: a_flood_waits_for_its_slow_reader, a_flood_of_input_waits_for_a_slow_workload, a_reader_that_goes_away_ends_the_workload,
+        odd_bytes_come_through_unchanged;
     everyday: they_behave_as_on_the_host;
     terminal: top_shows_attaches_and_stops, a_shell_with_the_right_size_and_sane_modes_afterwards, attach_and_detach;
-    image_build: here_documents_are_commands_scripts_and_files, the_cache_notices_what_matters_and_nothing_else, secrets_are_there_and_stay_nowhere, mistakes_are_told_with_their_line;
-    tasks: examples_that_must_fail_fail_as_they_say, tests_are_judged_on_the_base_first, services_are_ready_before_the_agent, services_that_do_not_get_ready_are_named, the_verifier_has_limits_a_user_and_an_environment_of_its_own, rewards_that_are_none_are_the_verifiers_failure, artifacts_are_kept_by_digest_and_go_when_they_are_due, each_field_of_the_cleanup_policy_counts, a_huge_log_is_bounded_and_nothing_is_lost, an_attempt_whose_maker_died_is_recorded_as_lost, what_the_agent_sees, a_task_that_takes_too_long_is_a_timeout, a_mistake_in_the_file_shows_its_place, a_task_to_begin_with_is_sound, schemas_are_published_as_they_are, names_of_our_own_among_artifacts_are_files_like_others;
+    image_build: here_documents_are_commands_scripts_and_files, the_cache_notices_what_matters_and_nothing_else,
+        secrets_are_there_and_stay_nowhere, mistakes_are_told_with_their_line;
+    tasks: examples_that_must_fail_fail_as_they_say, tests_are_judged_on_the_base_first, services_are_ready_before_the_agent,
+        services_that_do_not_get_ready_are_named, the_verifier_has_limits_a_user_and_an_environment_of_its_own,
+        rewards_that_are_none_are_the_verifiers_failure, artifacts_are_kept_by_digest_and_go_when_they_are_due,
+        each_field_of_the_cleanup_policy_counts, a_huge_log_is_bounded_and_nothing_is_lost,
+        an_attempt_whose_maker_died_is_recorded_as_lost, what_the_agent_sees, a_task_that_takes_too_long_is_a_timeout,
+        a_mistake_in_the_file_shows_its_place, a_task_to_begin_with_is_sound, schemas_are_published_as_they_are,
+        names_of_our_own_among_artifacts_are_files_like_others;
     bad_input: errors_are_structured_on_request, a_corrupt_database_is_not_replaced;
-    cheats: judged_by_exit_status, judged_by_comparison, judged_by_listed_tests, a_task_that_trusts_its_candidate_is_cheated;
+    cheats: a_task_that_trusts_its_candidate_is_cheated;
 }
 
 fn home() -> Home {

@@ -372,6 +372,8 @@ pub struct TaskRunArgs {
 pub enum EngineVerb {
     /// List engines and what they can enforce here.
     Ls,
+    /// Show control by control what each engine enforces here.
+    Info,
 }
 
 #[derive(Debug, Args)]

@@ -227,10 +227,10 @@ impl Engine for DockerEngine {
         let mut missing: Vec<(String, String)> = Vec::new();
         let remapped = facts.security.iter().any(|option| option.starts_with("name=userns"));
         let whose = if remapped { "the same range of ids" } else { "the host's ids; see its setting userns-remap" };
-        missing.push(("id ranges".into(), format!("this daemon gives all containers {whose}")));
+        missing.push(("id range".into(), format!("this daemon gives all containers {whose}")));
         if !facts.disk_quota {
             let why = format!("storage {} has no quota: root's changes outside /tmp are not bounded", facts.storage);
-            missing.push(("disk limit of root".into(), why));
+            missing.push(("disk limit".into(), why));
         }
         let cgroups = self.hierarchies.missing().into_iter();
         missing

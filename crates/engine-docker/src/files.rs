@@ -48,8 +48,11 @@ pub fn remove_own(directory: &Path) {
 
 /// Whether each tree of the host is the one that was opened and checked: somebody may have moved another to its path since.
 pub fn are_as_checked(root: &OwnedFd, spec: &SandboxSpec) -> Result<(), EngineError> {
-    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     for mount in &spec.mounts {
+        // Below another mount no link is the image's: whoever writes there may flip a directory and a link while the daemon looks.
+        let below = spec.mounts.iter().any(|other| other.target != mount.target && mount.target.starts_with(&other.target));
+        let links = if below { ResolveFlags::NO_SYMLINKS } else { ResolveFlags::empty() };
+        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | links;
         let shown = openat2(root, &mount.target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), inside).and_then(rustix::fs::fstat);
         let checked = rustix::fs::fstat(mount.source.fd());
         let same = matches!((&shown, &checked), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino));

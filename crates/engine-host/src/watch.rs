@@ -16,6 +16,7 @@ const PERIOD: Duration = Duration::from_millis(50);
 /// Ticks of a second in `/proc/<pid>/stat` (`USER_HZ`, the same on every architecture that we build for).
 const TICKS: u64 = 100;
 const ROUNDS: u32 = 50;
+const GONE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What watches one sandbox. It stops when this is dropped.
 #[derive(Debug)]
@@ -76,12 +77,12 @@ impl Drop for Watch {
 /// Ends an exec'd process of the sandbox with this pid 1, and what it started: what descends from it, and what is of its session still.
 pub fn end(pid_one: BorrowedFd<'_>, leader: u32) {
     let Some(pid_one) = process::pid_of(pid_one) else { return };
-    let mut found: Vec<u32> = Vec::new();
+    let mut found: Vec<(u32, OwnedFd)> = Vec::new();
     for _ in 0..ROUNDS {
         let all = tree(pid_one).split_off(1);
         let below = tree(leader).into_iter().filter(|pid| all.contains(pid));
         let of_session = all.iter().copied().filter(|pid| session(*pid) == Some(leader));
-        let new: Vec<u32> = below.chain(of_session).filter(|pid| !found.contains(pid)).collect();
+        let new: Vec<u32> = below.chain(of_session).filter(|pid| !found.iter().any(|(known, _)| known == pid)).collect();
         // What stands still starts nothing new.
         let stopped = signal(pid_one, &new, Signal::STOP);
         if stopped.is_empty() {
@@ -89,20 +90,25 @@ pub fn end(pid_one: BorrowedFd<'_>, leader: u32) {
         }
         found.extend(stopped);
     }
-    signal(pid_one, &found, Signal::KILL);
+    for (_, pidfd) in &found {
+        // One that is gone already needs none.
+        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    }
+    for (_, pidfd) in &found {
+        process::wait_ended(pidfd.as_fd(), GONE_WITHIN);
+    }
 }
 
 /// Signals those that descend from this one; gives those that it reached. A number that meanwhile stands for somebody else's process is
 /// not signalled: what is signalled was opened first, and seen below after that.
-fn signal(above: u32, pids: &[u32], signal: Signal) -> Vec<u32> {
+fn signal(above: u32, pids: &[u32], signal: Signal) -> Vec<(u32, OwnedFd)> {
     let open = |pid: &u32| Some((*pid, pidfd_open(Pid::from_raw(i32::try_from(*pid).ok()?)?, PidfdFlags::empty()).ok()?));
     let opened: Vec<(u32, OwnedFd)> = pids.iter().filter_map(open).collect();
     if opened.is_empty() {
-        return Vec::new();
+        return opened;
     }
     let below = tree(above);
-    let reached = |(pid, pidfd): &(u32, OwnedFd)| (below.contains(pid) && pidfd_send_signal(pidfd, signal).is_ok()).then_some(*pid);
-    opened.iter().filter_map(reached).collect()
+    opened.into_iter().filter(|(pid, pidfd)| below.contains(pid) && pidfd_send_signal(pidfd, signal).is_ok()).collect()
 }
 
 /// A process, which may have ended, and all that descend from it.

@@ -27,6 +27,24 @@ pub struct Capabilities {
     pub exceptions: Vec<(String, String)>,
 }
 
+/// The controls of the security model by name, and what each promises. An engine names those that it lacks in [`Capabilities::missing`].
+pub const CONTROLS: &[(&str, &str)] = &[
+    ("namespaces", "seven namespaces of its own"),
+    ("seccomp", "249 system calls and no other"),
+    ("capabilities", "none; six for root, over its own ids"),
+    ("network rules", "nothing leaves but through the gate"),
+    ("masked paths", "nothing of the host in /proc and /sys"),
+    ("landlock", "no device nodes, no signals across its border"),
+    ("id range", "host ids that no other sandbox has"),
+    ("users", "more than one user inside"),
+    ("groups", "no group of its maker's"),
+    ("memory limit", "the kernel's, swap off"),
+    ("cpu limit", "CPU time for each second"),
+    ("pids limit", "processes and threads"),
+    ("disk limit", "bytes that it writes"),
+    ("exec groups", "an exec ends with all that it started"),
+];
+
 /// Makes sandboxes.
 #[async_trait]
 pub trait Engine: Send + Sync {

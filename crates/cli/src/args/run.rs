@@ -61,8 +61,8 @@ pub struct RunArgs {
     /// Program instead of the image's own.
     #[arg(long, value_name = "CMD")]
     pub entrypoint: Option<String>,
-    /// Fail unless this control is enforced (see doctor).
-    #[arg(long = "require", value_name = "CONTROL")]
+    /// Fail unless these controls are enforced (see engine info).
+    #[arg(long = "require", value_name = "CONTROL[,...]")]
     pub require: Vec<String>,
     /// Show a tree of the host inside, read-only unless :rw is said.
     #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:rw]")]

@@ -4,9 +4,10 @@ use crate::args::Global;
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::output::{one, table};
-use cofferdam_engine::{Capabilities, Engine};
+use cofferdam_engine::{CONTROLS, Capabilities, Engine};
 use cofferdam_engine_docker::Facts;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 /// An engine of this host.
@@ -25,9 +26,52 @@ struct Shown {
     daemon: Option<Facts>,
 }
 
+/// A control, and each engine's word on it.
+#[derive(Serialize)]
+struct Word {
+    control: &'static str,
+    promise: &'static str,
+    /// By engine: yes, or why not.
+    engines: BTreeMap<&'static str, String>,
+}
+
+/// Shows them control by control.
+pub fn info(global: Global) -> Result<ExitCode, Failure> {
+    let context = Context::open(global)?;
+    let all = engines(&context);
+    let word = |shown: &Shown, control: &str| match (&shown.why, &shown.capabilities) {
+        (None, Some(capabilities)) => {
+            let lacks = capabilities.missing.iter().chain(&capabilities.exceptions).find(|(name, _)| name == control);
+            lacks.map_or_else(|| "yes".to_owned(), |(_, why)| format!("no: {why}"))
+        }
+        _ => "not usable here".to_owned(),
+    };
+    let words: Vec<Word> = CONTROLS
+        .iter()
+        .map(|(control, promise)| Word { control, promise, engines: all.iter().map(|shown| (shown.name, word(shown, control))).collect() })
+        .collect();
+    let row = |line: &Word| {
+        let engines = all.iter().map(|shown| line.engines[shown.name].clone());
+        [line.control.to_owned(), line.promise.to_owned()].into_iter().chain(engines).collect()
+    };
+    let rows: Vec<Vec<String>> = words.iter().map(row).collect();
+    one(context.global.output, &words, |out| {
+        table(out, &["CONTROL", "PROMISE", "NATIVE", "DOCKER"], &rows)?;
+        all.iter().filter_map(|shown| Some((shown.name, shown.why.as_ref()?))).try_for_each(|(name, why)| writeln!(out, "{name}: {why}"))
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Lists engines.
 pub fn ls(global: Global) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
+    let all = engines(&context);
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    one(context.global.output, &all, |out| table(out, &["ENGINE", "USABLE", "HERE", "NOT ENFORCEABLE HERE"], &rows))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn engines(context: &Context) -> [Shown; 2] {
     let native = match context.engine() {
         Ok(engine) => usable(engine.capabilities(), Some(engine.host().hierarchies.describe()), None),
         Err(failure) => unusable("native", &failure),
@@ -36,10 +80,7 @@ pub fn ls(global: Global) -> Result<ExitCode, Failure> {
         Ok(engine) => usable(engine.capabilities(), None, Some(engine.daemon().facts.clone())),
         Err(failure) => unusable("docker", &failure),
     };
-    let all = [native, docker];
-    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-    one(context.global.output, &all, |out| table(out, &["ENGINE", "USABLE", "HERE", "NOT ENFORCEABLE HERE"], &rows))?;
-    Ok(ExitCode::SUCCESS)
+    [native, docker]
 }
 
 fn usable(capabilities: Capabilities, cgroups: Option<&'static str>, daemon: Option<Facts>) -> Shown {

@@ -79,6 +79,7 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
         Verb::Image(verb) => image::run(global, verb),
         Verb::Suite(verb) => suite::run(global, &verb),
         Verb::Engine(EngineVerb::Ls) => engine::ls(global),
+        Verb::Engine(EngineVerb::Info) => engine::info(global),
         Verb::Doctor(arguments) => doctor::run(global, &arguments),
         Verb::EscapeTest(arguments) => escape_test::run(global, &arguments),
         Verb::Bench(arguments) => bench::run(global, &arguments),

@@ -7,7 +7,7 @@ use crate::context::{Context, actor};
 use crate::exit::{FAILED, Failure};
 use crate::host::{Machine, home};
 use crate::toolchain;
-use cofferdam_engine::{Capabilities, Directory, Mount, MountSource, View};
+use cofferdam_engine::{CONTROLS, Capabilities, Directory, Mount, MountSource, View};
 use cofferdam_lifecycle::publish::Publish;
 use cofferdam_lifecycle::supervisor::{LOG_BYTES, Request, Streams};
 use cofferdam_model::task::LimitChanges;
@@ -67,7 +67,11 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
 }
 
 fn refuse_what_is_missing(arguments: &RunArgs, capabilities: &Capabilities) -> Result<(), Failure> {
-    for control in &arguments.require {
+    for control in arguments.require.iter().flat_map(|list| list.split(',')).map(str::trim) {
+        if !CONTROLS.iter().any(|(name, _)| *name == control) {
+            let known = CONTROLS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            return Err(Failure::usage(format!("--require {control}: there are {known}")));
+        }
         if let Some((name, why)) = capabilities.missing.iter().find(|(name, _)| name == control) {
             return Err(Failure::new(FAILED, "unsupported", format!("control {name} is required and not enforceable here: {why}")));
         }
