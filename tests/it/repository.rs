@@ -122,6 +122,10 @@ pub fn a_running_sandbox_a_branch_at_the_end_and_errors() {
     let ran = home.run(&["run", "--repo", &repo, "--branch", "topic", "--", "sh", "-c", "echo y > by-branch"]);
     assert!(ran.code == 0 && ran.err.contains("1 files on branch topic"), "{ran:?}");
     assert_eq!(git(&home, &["show", "topic:by-branch"]).out, "y\n");
+    // A directory that moves is all of its files.
+    home.ok(&["run", "--name", "moved", "--repo", &repo, "--", "mv", "src", "lib"]);
+    let moved: serde_json::Value = serde_json::from_str(&home.ok(&["diff", "moved", "-o", "json"])).expect("JSON");
+    assert_eq!(moved, serde_json::json!([{ "kind": "A", "path": "lib/a.txt" }, { "kind": "D", "path": "src/a.txt" }]));
     let nothing = home.run(&["run", "--repo", &repo, "--", "true"]);
     assert!(nothing.err.contains("nothing was changed"), "{nothing:?}");
     // No repository of git's: a patch and the tree still work.

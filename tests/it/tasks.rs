@@ -308,7 +308,7 @@ pub fn a_task_to_begin_with_is_sound() {
 #[test]
 pub fn schemas_are_published_as_they_are() {
     let home = Home::new();
-    for name in ["task", "base", "synth-task", "synth-tools", "synth-config"] {
+    for name in ["task", "suite", "config", "base", "synth-task", "synth-tools", "synth-config"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/schema/{name}.schema.json"));
         let schema = home.ok(&["task", "schema", name]);
         if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {

@@ -74,6 +74,16 @@ fn what_is_not_enforced_is_said_once_recorded_and_can_be_required() {
     assert_eq!(record["unenforced"], serde_json::json!(["id range", "memory limit", "cpu limit", "exec groups"]));
     let refused = home.run(&["run", "--require", "memory limit", "--", "true"]);
     assert!(refused.code == 125 && refused.err.contains("memory limit is required") && refused.err.contains("Delegate=yes"), "{refused:?}");
+    // So does the configuration, for a task too.
+    let config = home.path("config.yaml");
+    std::fs::write(&config, "require: [seccomp, memory limit]\n").expect("written");
+    for words in [
+        &["run", "--", "true"][..],
+        &["task", "run", concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/tasks/shell-word-count"), "--agent", "nop"],
+    ] {
+        let refused = ended(home.command(words).env("COFFERDAM_CONFIG_PATH", &config));
+        assert!(refused.code == 125 && refused.err.contains("memory limit is required"), "{refused:?}");
+    }
     home.ok(&["rm", "x"]);
 }
 

@@ -341,7 +341,7 @@ pub enum TaskVerb {
     /// Print the JSON Schema of a file, for editors.
     Schema {
         /// Which one.
-        #[arg(default_value = "task", value_parser = ["task", "base", "synth-task", "synth-tools", "synth-config"])]
+        #[arg(default_value = "task", value_parser = ["task", "suite", "config", "base", "synth-task", "synth-tools", "synth-config"])]
         name: String,
     },
     /// List recorded attempts.

@@ -2,52 +2,13 @@
 //! that would heed it.
 
 use crate::exit::{FAILED, Failure};
-use cofferdam_model::Limits;
+use cofferdam_model::config::Config;
 use cofferdam_model::task::LimitChanges;
-use cofferdam_model::yaml;
-use serde::{Deserialize, Serialize};
+use cofferdam_model::{Limits, yaml};
 use std::path::{Path, PathBuf};
 
 /// Names the file in place of the default.
 pub const VARIABLE: &str = "COFFERDAM_CONFIG_PATH";
-
-/// `config.yaml`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// No sandbox gets more, whoever asks.
-    pub ceilings: LimitChanges,
-    /// Web addresses of package registries, besides those that the host's package managers name.
-    pub registries: Vec<String>,
-    /// Where Debian packages of images come from [default: what apt is configured for].
-    pub debian: DebianMirrors,
-    /// What things cost.
-    pub costs: Costs,
-}
-
-/// URLs of Debian archives.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DebianMirrors {
-    /// Of the archive.
-    pub mirror: Option<String>,
-    /// Of the archive of security updates; without it there are none.
-    pub security: Option<String>,
-}
-
-/// Rates, in any currency.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Costs {
-    /// Its name, for reports.
-    pub currency: Option<String>,
-    /// An hour of a sandbox.
-    pub container_hour: f64,
-    /// A gigabyte (10^9 bytes) kept for a month of 30 days.
-    pub gb_month: f64,
-    /// A gigabyte that leaves a sandbox.
-    pub egress_gb: f64,
-}
 
 /// Where it is.
 pub fn path() -> PathBuf {
@@ -57,83 +18,62 @@ pub fn path() -> PathBuf {
     crate::images::configuration("cofferdam/config.yaml")
 }
 
-impl Config {
-    /// Reads it; without a file everything is as it is by default.
-    pub fn load() -> Result<Self, Failure> {
-        Self::read(&path())
-    }
+/// Reads it; without a file everything is as it is by default.
+pub fn load() -> Result<Config, Failure> {
+    read(&path())
+}
 
-    fn read(path: &Path) -> Result<Self, Failure> {
-        let shown = path.display().to_string();
-        let wrong = |why: String| Failure::new(FAILED, "config", why);
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && std::env::var_os(VARIABLE).is_none() => {
-                return Ok(Self::default());
-            }
-            Err(error) => return Err(wrong(format!("{shown}: {error}"))),
-        };
-        if text.trim().is_empty() {
-            return Ok(Self::default());
+fn read(path: &Path) -> Result<Config, Failure> {
+    let shown = path.display().to_string();
+    let wrong = |why: String| Failure::new(FAILED, "config", why);
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && std::env::var_os(VARIABLE).is_none() => {
+            return Ok(Config::default());
         }
-        let config: Self = yaml::parse(&shown, &text).map_err(|error| wrong(error.to_string()))?;
-        let rates = [config.costs.container_hour, config.costs.gb_month, config.costs.egress_gb];
-        if rates.iter().any(|rate| !rate.is_finite() || *rate < 0.0) {
-            return Err(wrong(format!("{shown}: costs: a rate is a number from 0 on")));
-        }
-        Ok(config)
+        Err(error) => return Err(wrong(format!("{shown}: {error}"))),
+    };
+    if text.trim().is_empty() {
+        return Ok(Config::default());
     }
+    let config: Config = yaml::parse(&shown, &text).map_err(|error| wrong(error.to_string()))?;
+    let rates = [config.costs.container_hour, config.costs.gb_month, config.costs.egress_gb];
+    if rates.iter().any(|rate| !rate.is_finite() || *rate < 0.0) {
+        return Err(wrong(format!("{shown}: costs: a rate is a number from 0 on")));
+    }
+    Ok(config)
+}
 
-    /// Defaults that nobody asked for, brought down to the ceilings.
-    pub fn bound(&self, limits: Limits) -> Limits {
-        fn least<T: Ord>(limit: T, ceiling: Option<T>) -> T {
-            match ceiling {
-                Some(ceiling) => limit.min(ceiling),
-                None => limit,
-            }
+/// Refuses limits above the ceilings.
+pub fn check(config: &Config, limits: &Limits) -> Result<(), Failure> {
+    let ceilings = &config.ceilings;
+    let above = |what: &str, asked: String, most: String| {
+        let message = format!("{what} {asked} is above the operator's ceiling of {most} ({})", path().display());
+        Err(Failure::new(FAILED, "ceiling", message).remedy("ask for less"))
+    };
+    match ceilings {
+        LimitChanges { memory: Some(most), .. } if limits.memory > *most => {
+            return above("memory limit", limits.memory.to_string(), most.to_string());
         }
-        let ceilings = &self.ceilings;
-        Limits {
-            memory: least(limits.memory, ceilings.memory),
-            cpus: least(limits.cpus, ceilings.cpus),
-            disk: limits.disk.map(|disk| least(disk, ceilings.disk)),
-            pids: least(limits.pids, ceilings.pids),
-            open_files: limits.open_files,
-            timeout: limits.timeout.map_or(ceilings.timeout, |timeout| Some(least(timeout, ceilings.timeout))),
+        LimitChanges { cpus: Some(most), .. } if limits.cpus > *most => {
+            return above("CPU limit", limits.cpus.to_string(), most.to_string());
         }
+        LimitChanges { pids: Some(most), .. } if limits.pids > *most => {
+            return above("process limit", limits.pids.to_string(), most.to_string());
+        }
+        _ => {}
     }
-
-    /// Refuses limits above the ceilings.
-    pub fn check(&self, limits: &Limits) -> Result<(), Failure> {
-        let ceilings = &self.ceilings;
-        let above = |what: &str, asked: String, most: String| {
-            let message = format!("{what} {asked} is above the operator's ceiling of {most} ({})", path().display());
-            Err(Failure::new(FAILED, "ceiling", message).remedy("ask for less"))
-        };
-        match ceilings {
-            LimitChanges { memory: Some(most), .. } if limits.memory > *most => {
-                return above("memory limit", limits.memory.to_string(), most.to_string());
-            }
-            LimitChanges { cpus: Some(most), .. } if limits.cpus > *most => {
-                return above("CPU limit", limits.cpus.to_string(), most.to_string());
-            }
-            LimitChanges { pids: Some(most), .. } if limits.pids > *most => {
-                return above("process limit", limits.pids.to_string(), most.to_string());
-            }
-            _ => {}
-        }
-        if let Some(most) = ceilings.disk
-            && limits.disk.is_some_and(|disk| disk > most)
-        {
-            return above("disk limit", limits.disk.map_or_else(String::new, |disk| disk.to_string()), most.to_string());
-        }
-        if let Some(most) = ceilings.timeout
-            && limits.timeout.is_none_or(|timeout| timeout > most)
-        {
-            return above("time limit", limits.timeout.map_or_else(|| "without end".into(), |span| span.to_string()), most.to_string());
-        }
-        Ok(())
+    if let Some(most) = ceilings.disk
+        && limits.disk.is_some_and(|disk| disk > most)
+    {
+        return above("disk limit", limits.disk.map_or_else(String::new, |disk| disk.to_string()), most.to_string());
     }
+    if let Some(most) = ceilings.timeout
+        && limits.timeout.is_none_or(|timeout| timeout > most)
+    {
+        return above("time limit", limits.timeout.map_or_else(|| "without end".into(), |span| span.to_string()), most.to_string());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -141,17 +81,17 @@ mod tests {
     use super::*;
     use cofferdam_model::Difficulty;
 
-    fn read(text: &str) -> Result<Config, Failure> {
+    fn read_text(text: &str) -> Result<Config, Failure> {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("config.yaml");
         std::fs::write(&path, text).expect("written");
-        Config::read(&path)
+        read(&path)
     }
 
     #[test]
     fn ceilings_bound_every_limit() {
         let limits = Difficulty::Hard.limits();
-        assert!(read("").expect("empty").check(&limits).is_ok());
+        assert!(check(&read_text("").expect("empty"), &limits).is_ok());
         for (text, part) in [
             ("memory: 1GiB", "memory limit 2GiB is above the operator's ceiling of 1GiB"),
             ("cpus: 1", "CPU limit 2"),
@@ -159,19 +99,19 @@ mod tests {
             ("disk: 1GiB", "disk limit 10GiB"),
             ("timeout: 1m", "time limit 30m"),
         ] {
-            let config = read(&format!("ceilings: {{{text}}}\n")).expect("reads");
-            let message = config.check(&limits).expect_err(text).message();
+            let config = read_text(&format!("ceilings: {{{text}}}\n")).expect("reads");
+            let message = check(&config, &limits).expect_err(text).message();
             assert!(message.contains(part), "{message}");
         }
-        let config = read("ceilings: {timeout: 1m, memory: 1GiB}\n").expect("reads");
-        assert!(config.check(&config.bound(Limits { timeout: None, ..limits })).is_ok());
-        assert!(config.check(&Limits { timeout: None, ..limits }).is_err(), "no end is above every ceiling");
+        let config = read_text("ceilings: {timeout: 1m, memory: 1GiB}\n").expect("reads");
+        assert!(check(&config, &config.bound(Limits { timeout: None, ..limits })).is_ok());
+        assert!(check(&config, &Limits { timeout: None, ..limits }).is_err(), "no end is above every ceiling");
     }
 
     #[test]
     fn mistakes_are_errors() {
         for text in ["ceiling: {}\n", "costs: {container_hour: -1}\n", "costs: {egress_gb: .nan}\n", "registries: x\n"] {
-            assert!(read(text).is_err(), "{text}");
+            assert!(read_text(text).is_err(), "{text}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where this host gets Debian packages: the operator's word, else what apt is configured for.
 
-use crate::config::Config;
 use crate::exit::{FAILED, Failure};
+use cofferdam_model::config::Config;
 use cofferdam_trust::debian::Mirrors;
 
 const LISTS: &[&str] = &["/etc/apt/sources.list", "/etc/apt/sources.list.d"];

@@ -1,10 +1,11 @@
 //! Which engine makes a sandbox, and who sweeps what any of them left.
 
+use crate::config;
 use crate::context::Context;
-use crate::exit::Failure;
+use crate::exit::{FAILED, Failure};
 use async_trait::async_trait;
 use clap::ValueEnum;
-use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec};
+use cofferdam_engine::{CONTROLS, Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec};
 use cofferdam_engine_docker::DockerEngine;
 use cofferdam_engine_native::{Ahead, NativeEngine};
 use cofferdam_model::SandboxId;
@@ -45,12 +46,15 @@ fn marker(context: &Context) -> PathBuf {
 impl Context {
     /// The engine that the user wants. `ahead`: what was begun for a single sandbox of the native engine.
     pub fn engine_named(&self, name: EngineName, ahead: Option<Ahead>, one: bool) -> Result<Box<dyn Engine>, Failure> {
+        let required = config::load()?.require;
         if name != EngineName::Docker {
             let native = self.engine()?;
+            require(required.iter(), &native.capabilities())?;
             return Ok(if one { Box::new(native.for_one(ahead)) } else { Box::new(native) });
         }
         let host = std::env::var("DOCKER_HOST").unwrap_or_default();
         let engine = self.docker(&host)?;
+        require(required.iter(), &engine.capabilities())?;
         // Before the first container is: whoever sweeps finds it.
         if std::fs::read_to_string(marker(self)).ok().as_deref() != Some(&host) {
             std::fs::write(marker(self), &host)?;
@@ -60,7 +64,7 @@ impl Context {
 
     /// Says what this host cannot enforce for an ordinary user: once, and again when it changes. Every record says it too.
     pub fn say_unenforced(&self, engine: &dyn Engine) -> Result<(), Failure> {
-        if outer::is_host_root() {
+        if outer::is_host_root() || self.global.quiet {
             return Ok(());
         }
         let file = self.data.path().join("unenforced");
@@ -90,6 +94,20 @@ impl Context {
         let docker = host.map(|host| self.docker(&host).map_err(|failure| failure.message()));
         Ok(Sweeper { native: self.engine()?, docker })
     }
+}
+
+/// Fails if one of these controls cannot be enforced. Each text may name several, with commas between.
+pub fn require<'a>(controls: impl Iterator<Item = &'a String>, capabilities: &Capabilities) -> Result<(), Failure> {
+    for control in controls.flat_map(|list| list.split(',')).map(str::trim) {
+        if !CONTROLS.iter().any(|(name, _)| *name == control) {
+            let known = CONTROLS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            return Err(Failure::usage(format!("control {control}: there are {known}")));
+        }
+        if let Some((name, why)) = capabilities.missing.iter().find(|(name, _)| name == control) {
+            return Err(Failure::new(FAILED, "unsupported", format!("control {name} is required and not enforceable here: {why}")));
+        }
+    }
+    Ok(())
 }
 
 /// Every engine that may have left something.

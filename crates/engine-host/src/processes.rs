@@ -66,6 +66,10 @@ impl Processes {
         if self.ids.has((user.uid, user.gid)) {
             return Ok(());
         }
+        if self.ids.is_range() {
+            let what = format!("user {}:{}", user.uid, user.gid);
+            return Err(EngineError::Invalid { what, why: "a sandbox has ids from 0 to 65535".into() });
+        }
         Err(EngineError::Unsupported {
             what: format!("user {}:{} in this sandbox", user.uid, user.gid),
             why: "it has one user only: this host gives its maker no subordinate ids".into(),

@@ -46,8 +46,9 @@ impl Watch {
                 {
                     counted.fetch_add(signal(pid, &[*largest], Signal::KILL).len() as u64, Ordering::Relaxed);
                 }
-                // A tenth of one CPU at most.
-                tokio::time::sleep(PERIOD.max(begun.elapsed() * 9)).await;
+                // Seldom while it is far from the limit; a tenth of one CPU at most.
+                let pause = if total > most_memory / 4 { PERIOD } else { PERIOD * 4 };
+                tokio::time::sleep(pause.max(begun.elapsed() * 9)).await;
             }
         };
         Some(Self { pid, kills, peak, task: tokio::spawn(watch).abort_handle() })

@@ -192,13 +192,16 @@ impl<'a> Upper<'a> {
         if self.on_disk {
             options.push(FsOption::Flag("volatile"));
         }
-        if userns.is_none() {
-            // The attributes that the overlay keeps its books in are those that an ordinary user may write.
-            options.push(FsOption::Flag("userxattr"));
-        }
+        options.push(books(userns.is_none()));
         let overlay = new_fs("overlay", &options, attr::NO_SUID | attr::NO_DEV).map_err(system)?;
         Ok((overlay, lowers))
     }
+}
+
+/// Where an overlay keeps its books. Attributes that an ordinary user may write, and then no directory is moved by a note of where it was; as
+/// root that is said: what differs is read from the upper directory alone.
+pub const fn books<'a>(of_user: bool) -> FsOption<'a> {
+    if of_user { FsOption::Flag("userxattr") } else { FsOption::Value("redirect_dir", "off") }
 }
 
 /// A tree of the host through the sandbox's ids, detached.

@@ -1,7 +1,7 @@
 //! A tree of the host that the sandbox changes a copy of: an overlay whose upper directory is on the sandbox's own disk. Nothing is copied
 //! before it is written to, so a large tree costs as much as a small one.
 
-use crate::root::no_idmap;
+use crate::root::{books, no_idmap};
 use cofferdam_engine::{EngineError, SandboxSpec, View};
 use cofferdam_engine_host::device::system;
 use cofferdam_sys::ids::{Ids, Owner};
@@ -52,9 +52,7 @@ impl<'a> Place<'a> {
             FsOption::Fd("workdir", self.work.as_fd()),
         ];
         options.extend([FsOption::Value("index", "off"), FsOption::Value("xino", "off"), FsOption::Value("metacopy", "off")]);
-        if map.is_none() {
-            options.push(FsOption::Flag("userxattr"));
-        }
+        options.push(books(map.is_none()));
         new_fs("overlay", &options, attr::NO_SUID | attr::NO_DEV).map_err(system)
     }
 

@@ -4,6 +4,7 @@
 //! Every newtype is made by `FromStr` or `TryFrom` only, so a value that exists is valid.
 //! Start reading at [`task`] for what users write and [`sandbox`] for what they get back.
 
+pub mod config;
 pub mod event;
 pub mod id;
 pub mod image;

@@ -33,6 +33,8 @@ text_schema!(ImageRef, "ImageRef", { "type": "string", "examples": ["host", "./r
 pub fn named(name: &str) -> Option<Schema> {
     Some(match name {
         "base" => schemars::schema_for!(crate::image::Base),
+        "config" => schemars::schema_for!(crate::config::Config),
+        "suite" => schemars::schema_for!(crate::config::SuiteFile),
         "task" => schemars::schema_for!(Task),
         "synth-task" => schemars::schema_for!(SynthTask),
         "synth-tools" => schemars::schema_for!(SynthTools),

@@ -2,13 +2,15 @@
 
 use crate::args::{BuildArgs, Global, TrustArgs};
 use crate::commands::egress::Wanted;
-use crate::config::Config;
+use crate::config;
 use crate::context::{Context, actor, random};
 use crate::definitions::Definition;
+use crate::engines::require;
 use crate::exit::{FAILED, Failure};
 use crate::host::Machine;
 use crate::images::Images;
 use crate::output::one;
+use cofferdam_engine::Engine;
 use cofferdam_lifecycle::build::{BaseBuild, Build, Builder};
 use cofferdam_lifecycle::data::now;
 use cofferdam_model::image::{Digest, Reference};
@@ -39,6 +41,7 @@ pub fn run(global: Global, arguments: &BuildArgs) -> Result<ExitCode, Failure> {
     // A key that cannot be used is told before anything is built.
     let signer = arguments.sign_key.as_deref().map(Signer::load).transpose()?;
     let engine = context.engine()?;
+    require(config::load()?.require.iter(), &engine.capabilities())?;
     let quiet = context.global.quiet;
     let tell = |line: &str| {
         if !quiet {
@@ -101,7 +104,7 @@ fn described_base(
         let missing = packages.iter().filter(|package| !content.has_blob(&package.digest)).count();
         if missing > 0 {
             (builder.tell)(&format!("fetching {missing} packages"));
-            let mirrors = crate::debian::mirrors(&Config::load()?)?;
+            let mirrors = crate::debian::mirrors(&config::load()?)?;
             let verbose = context.global.verbose > 0;
             Archive::new(&mirrors, content, now().as_second()).fetch(packages, &|package| {
                 if verbose {
@@ -218,6 +221,7 @@ pub fn of_task(context: &Context, directory: &Path, name: &str, within: Span, tr
         actor: actor(),
     };
     let engine = context.engine()?;
+    require(config::load()?.require.iter(), &engine.capabilities())?;
     let quiet = context.global.quiet;
     let base = |reference: &Reference| images.find(reference).map(|(record, _)| record).map_err(|failure| failure.message());
     let tell = |line: &str| {

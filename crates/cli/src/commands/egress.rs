@@ -1,7 +1,7 @@
 //! From `--network`, `--allow`, `--deny` and `--policy` to a compiled policy.
 
 use crate::args::RunArgs;
-use crate::config::Config;
+use crate::config;
 use crate::exit::{FAILED, Failure};
 use crate::registries;
 use cofferdam_gate::upstream::Upstream;
@@ -75,7 +75,7 @@ fn meaning(error: &cofferdam_policy::egress::PolicyFileError) -> Failure {
 
 /// Presets of the product and of this host.
 pub fn presets() -> Result<Presets, Failure> {
-    Ok(Presets::with_packages(registries::configured(&Config::load()?.registries)))
+    Ok(Presets::with_packages(registries::configured(&config::load()?.registries)))
 }
 
 /// Reads a policy file.

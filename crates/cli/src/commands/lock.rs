@@ -1,7 +1,7 @@
 //! `cofferdam image lock`.
 
 use crate::args::{Global, LockArgs};
-use crate::config::Config;
+use crate::config;
 use crate::context::Context;
 use crate::debian::mirrors;
 use crate::definitions::Definition;
@@ -63,7 +63,7 @@ fn one_of(context: &Context, said: &Path, update: bool) -> Result<Report, Failur
     let new = if base.packages.is_empty() {
         Lock::empty(&base)
     } else {
-        Archive::new(&mirrors(&Config::load()?)?, &content, now().as_second()).lock(&base)?
+        Archive::new(&mirrors(&config::load()?)?, &content, now().as_second()).lock(&base)?
     };
     let changes = old.as_ref().map_or_else(|| Lock::empty(&base).changes(&new), |old| old.changes(&new));
     let stale = old.as_ref().is_none_or(|old| old.definition != new.definition);

@@ -2,12 +2,13 @@
 
 use crate::args::RunArgs;
 use crate::commands::egress::Wanted;
-use crate::config::Config;
+use crate::config;
 use crate::context::{Context, actor};
+use crate::engines::require;
 use crate::exit::{FAILED, Failure};
 use crate::host::{Machine, home};
 use crate::toolchain;
-use cofferdam_engine::{CONTROLS, Capabilities, Directory, Mount, MountSource, View};
+use cofferdam_engine::{Capabilities, Directory, Mount, MountSource, View};
 use cofferdam_lifecycle::publish::Publish;
 use cofferdam_lifecycle::supervisor::{LOG_BYTES, Request, Streams};
 use cofferdam_model::task::LimitChanges;
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 /// Builds the request. `streams` is filled in by the caller.
 pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities, id: SandboxId) -> Result<Request, Failure> {
-    refuse_what_is_missing(arguments, capabilities)?;
+    require(arguments.require.iter(), capabilities)?;
     let mut image = crate::images::start_from(context, &arguments.image, &arguments.trust)?;
     let mut environment = BTreeMap::new();
     for name in &arguments.toolchains {
@@ -64,19 +65,6 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
         user,
         image,
     })
-}
-
-fn refuse_what_is_missing(arguments: &RunArgs, capabilities: &Capabilities) -> Result<(), Failure> {
-    for control in arguments.require.iter().flat_map(|list| list.split(',')).map(str::trim) {
-        if !CONTROLS.iter().any(|(name, _)| *name == control) {
-            let known = CONTROLS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-            return Err(Failure::usage(format!("--require {control}: there are {known}")));
-        }
-        if let Some((name, why)) = capabilities.missing.iter().find(|(name, _)| name == control) {
-            return Err(Failure::new(FAILED, "unsupported", format!("control {name} is required and not enforceable here: {why}")));
-        }
-    }
-    Ok(())
 }
 
 /// As Docker puts it together: the image's entry point stands before what is said, its command where nothing is said; another entry
@@ -149,7 +137,7 @@ pub fn add_variable(entry: &str, environment: &mut BTreeMap<String, String>) -> 
 /// Explicit limits win over the difficulty's; what the machine has not is refused by name.
 fn limits(arguments: &RunArgs) -> Result<Limits, Failure> {
     let machine = Machine::read();
-    let config = Config::load()?;
+    let config = config::load()?;
     let defaults = || config.bound(machine.defaults());
     let mut base = arguments.difficulty.map_or_else(defaults, cofferdam_model::Difficulty::limits);
     if base.cpus > machine.cpus {
@@ -164,7 +152,7 @@ fn limits(arguments: &RunArgs) -> Result<Limits, Failure> {
         timeout: arguments.timeout,
     };
     let limits = changes.over(base);
-    config.check(&limits)?;
+    crate::config::check(&config, &limits)?;
     check_against_machine(&limits, machine)?;
     Ok(limits)
 }

@@ -14,12 +14,13 @@ use crate::host::Machine;
 use crate::output::{age, one, table};
 use cofferdam_lifecycle::data::now;
 use cofferdam_lifecycle::suite::{Budget, Runner, lock, recover};
+use cofferdam_model::config::SuiteFile;
 use cofferdam_model::yaml;
 use cofferdam_model::{NewEvent, SuiteId};
 use cofferdam_store::{AttemptRecord, ItemRecord, ItemState, Store, SuiteItem, SuiteRecord};
 use cofferdam_trust::pattern::name_matches;
 use progress::Progress;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,17 +45,6 @@ pub fn run(global: Global, verb: &SuiteVerb) -> Result<ExitCode, Failure> {
         SuiteVerb::Report { suite, html } => report::run(global, suite, html.as_deref()),
         SuiteVerb::Export(arguments) => export::run(global, arguments),
     }
-}
-
-/// A suite file.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SuiteFile {
-    version: u32,
-    tasks: Vec<PathBuf>,
-    agent: Option<String>,
-    attempts: Option<u32>,
-    parallel: Option<usize>,
 }
 
 /// One attempt as it is printed.

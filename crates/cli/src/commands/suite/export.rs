@@ -7,7 +7,7 @@ use super::report::cost;
 use super::{Whole, find};
 use crate::args::{Export, Global};
 use crate::commands::task;
-use crate::config::Config;
+use crate::config;
 use crate::context::Context;
 use crate::exit::{FAILED, Failure};
 use cofferdam_lifecycle::task::{Artifact, FILES, manifest};
@@ -87,7 +87,7 @@ fn directory(to: &Path) -> Result<PathBuf, Failure> {
 }
 
 fn rows(context: &Context, whole: Whole, seed: u64) -> Result<Vec<Row>, Failure> {
-    let costs = Config::load()?.costs;
+    let costs = config::load()?.costs;
     let mut tasks: HashMap<PathBuf, Option<Task>> = HashMap::new();
     let mut rows = Vec::new();
     for (item, attempt) in whole.items {

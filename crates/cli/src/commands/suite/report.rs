@@ -3,11 +3,12 @@
 use super::{Whole, find, page};
 use crate::args::{Global, SuiteArg};
 use crate::commands::task;
-use crate::config::{Config, Costs};
+use crate::config;
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::output::{one, table};
 use cofferdam_model::Task;
+use cofferdam_model::config::Costs;
 use cofferdam_model::task::Cleanup;
 use cofferdam_store::{AttemptRecord, ItemRecord, ItemState};
 use serde::Serialize;
@@ -128,7 +129,7 @@ pub fn run(global: Global, suite: &SuiteArg, html: Option<&Path>) -> Result<Exit
     let context = Context::open(global)?;
     let mut store = context.store()?;
     let record = find(&mut store, suite.suite.as_deref())?;
-    let report = report(Whole::read(&mut store, record)?, &Config::load()?.costs);
+    let report = report(Whole::read(&mut store, record)?, &config::load()?.costs);
     if let Some(path) = html {
         std::fs::write(path, page::html(&report))?;
         return Ok(ExitCode::SUCCESS);

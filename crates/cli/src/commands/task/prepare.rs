@@ -5,7 +5,7 @@ use crate::args::TrustArgs;
 use crate::commands::build;
 use crate::commands::egress::Wanted;
 use crate::commands::request::{base_environment, check_against_machine, image_environment};
-use crate::config::Config;
+use crate::config;
 use crate::context::{Context, actor, random};
 use crate::exit::Failure;
 use crate::host::Machine;
@@ -124,7 +124,7 @@ fn within_machine(task: &Task, mut limits: Limits) -> Result<Limits, Failure> {
     if !asked && limits.cpus > machine.cpus {
         limits.cpus = machine.cpus;
     }
-    Config::load()?.check(&limits)?;
+    config::check(&config::load()?, &limits)?;
     check_against_machine(&limits, machine)?;
     Ok(limits)
 }

@@ -1,0 +1,84 @@
+//! What an operator configures, and the file that describes a suite.
+
+use crate::Limits;
+use crate::task::LimitChanges;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// `config.yaml`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// No sandbox gets more, whoever asks.
+    pub ceilings: LimitChanges,
+    /// Controls that every sandbox must have enforced, as with `run --require`.
+    pub require: Vec<String>,
+    /// Web addresses of package registries, besides those that the host's package managers name.
+    pub registries: Vec<String>,
+    /// Where Debian packages of images come from [default: what apt is configured for].
+    pub debian: DebianMirrors,
+    /// What things cost.
+    pub costs: Costs,
+}
+
+/// URLs of Debian archives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DebianMirrors {
+    /// Of the archive.
+    pub mirror: Option<String>,
+    /// Of the archive of security updates; without it there are none.
+    pub security: Option<String>,
+}
+
+/// Rates, in any currency.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Costs {
+    /// Its name, for reports.
+    pub currency: Option<String>,
+    /// An hour of a sandbox.
+    pub container_hour: f64,
+    /// A gigabyte (10^9 bytes) kept for a month of 30 days.
+    pub gb_month: f64,
+    /// A gigabyte that leaves a sandbox.
+    pub egress_gb: f64,
+}
+
+impl Config {
+    /// Defaults that nobody asked for, brought down to the ceilings.
+    pub fn bound(&self, limits: Limits) -> Limits {
+        fn least<T: Ord>(limit: T, ceiling: Option<T>) -> T {
+            match ceiling {
+                Some(ceiling) => limit.min(ceiling),
+                None => limit,
+            }
+        }
+        let ceilings = &self.ceilings;
+        Limits {
+            memory: least(limits.memory, ceilings.memory),
+            cpus: least(limits.cpus, ceilings.cpus),
+            disk: limits.disk.map(|disk| least(disk, ceilings.disk)),
+            pids: least(limits.pids, ceilings.pids),
+            open_files: limits.open_files,
+            timeout: limits.timeout.map_or(ceilings.timeout, |timeout| Some(least(timeout, ceilings.timeout))),
+        }
+    }
+}
+
+/// A suite file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SuiteFile {
+    /// Of the format: 1.
+    pub version: u32,
+    /// Tasks, relative to the file: task files, directories of one task, or directories of many.
+    pub tasks: Vec<PathBuf>,
+    /// Who attempts them: oracle, nop, or a command.
+    pub agent: Option<String>,
+    /// Attempts at each.
+    pub attempts: Option<u32>,
+    /// Attempts at once.
+    pub parallel: Option<usize>,
+}
