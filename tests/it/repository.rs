@@ -109,6 +109,11 @@ pub fn links_of_the_tree_are_not_followed() {
     let applied = home.run(&["apply", "deep", "--tree", "--force"]);
     assert!(applied.code != 0 || !outside.join("f").exists(), "{applied:?}");
     assert!(!outside.join("f").exists());
+    // Nor is one that took the tree's own place.
+    fs::rename(home.path("repo"), home.path("moved")).expect("renamed");
+    std::os::unix::fs::symlink(&outside, home.path("repo")).expect("a link");
+    let applied = home.run(&["apply", "deep", "--tree", "--force"]);
+    assert!(applied.code == 1 && fs::read_dir(&outside).expect("a directory").next().is_none(), "{applied:?}");
     home.ok(&["rm", "deep"]);
 }
 

@@ -18,7 +18,7 @@ use cofferdam_lifecycle::supervisor::CHANGES;
 use cofferdam_model::{SandboxRecord, Timestamp};
 use cofferdam_trust::changes::{self, Now};
 use cofferdam_trust::content::Content;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, openat2, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, openat2, readlinkat, statat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -100,10 +100,10 @@ pub struct Root {
 }
 
 impl Root {
-    /// The tree there.
+    /// The tree there. The path was real when the sandbox was made: a link on it came later, and is not followed.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty());
+        let fd = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS);
         let gone = |error| Failure::new(FAILED, "not_found", format!("{}: {error}", path.display()));
         Ok(Self { fd: fd.map_err(gone)? })
     }
