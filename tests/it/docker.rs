@@ -218,6 +218,31 @@ fn what_a_dead_supervisor_leaves_is_swept_and_nothing_else() {
 }
 
 #[test]
+fn a_named_volume_is_the_same_on_both_engines() {
+    let on = On::new();
+    on.home.ok(&["volume", "create", "both", "--size", "16MiB"]);
+    let write =
+        "echo docker > /data/x; stat -c %U /data; grep -c 'nosuid,nodev' /proc/self/mounts >/dev/null; grep ' /data ' /proc/self/mounts";
+    let ran = on.sandbox(&["-v", "both:/data", "--", "sh", "-c", write]);
+    assert!(ran.code == 0 && ran.out.starts_with("agent\n") && ran.out.contains("ext4 rw,nosuid,nodev"), "{ran:?}");
+    let native = on.ok(&["run", "-v", "both:/data", "--", "sh", "-c", "cat /data/x; echo native > /data/y"]);
+    assert_eq!(native, "docker\n");
+    on.ok(&["run", "--engine", "docker", "--image", "base:1", "-d", "--name", "live", "-v", "both:/srv/deep/er:ro", "--", "sleep", "100"]);
+    on.ok(&["run", "-v", "both:/data", "--", "sh", "-c", "echo now > /data/now"]);
+    assert_eq!(on.ok(&["exec", "live", "cat", "/srv/deep/er/now"]), "now\n", "at the same time");
+    assert_ne!(on.run(&["exec", "live", "touch", "/srv/deep/er/z"]).code, 0);
+    let busy = on.run(&["volume", "rm", "both"]);
+    assert!(busy.code == 1 && busy.err.contains("in use"), "{busy:?}");
+    on.ok(&["rm", "-f", "live"]);
+    let full = on.sandbox(&["-v", "both:/data", "--", "sh", "-c", "dd if=/dev/zero of=/data/big bs=1024k count=64; rm /data/big"]);
+    assert!(full.err.contains("No space left"), "{full:?}");
+    let below = on.sandbox(&["-v", "both:/data", "-v", &format!("{}:/data/x", on.home.path("root").display()), "--", "true"]);
+    assert!(below.code == 125 && below.err.contains("below the named volume"), "{below:?}");
+    on.ok(&["volume", "rm", "both"]);
+    assert_eq!(on.containers(), "");
+}
+
+#[test]
 fn what_a_daemon_cannot_do_is_refused_with_its_remedy() {
     let home = Home::new();
     busybox_root(&home.path("root"));

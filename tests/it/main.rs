@@ -23,4 +23,5 @@ mod suites;
 mod tasks;
 mod terminal;
 mod text;
+mod volumes;
 mod without_root;

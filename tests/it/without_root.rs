@@ -45,6 +45,8 @@ again! {
         an_attempt_whose_maker_died_is_recorded_as_lost, what_the_agent_sees, a_task_that_takes_too_long_is_a_timeout,
         a_mistake_in_the_file_shows_its_place, a_task_to_begin_with_is_sound, schemas_are_published_as_they_are,
         names_of_our_own_among_artifacts_are_files_like_others;
+    volumes: a_volume_outlives_its_sandboxes, an_agents_memory_is_a_volume, many_sandboxes_share_a_volume, an_archive_brings_everything_back,
+        a_killed_supervisor_lets_go_of_its_volume, mistakes_are_told;
     bad_input: errors_are_structured_on_request, a_corrupt_database_is_not_replaced;
     cheats: a_task_that_trusts_its_candidate_is_cheated;
 }
@@ -63,15 +65,24 @@ fn prepared(home: &Home, prepare: &str, words: &str) -> Ended {
 }
 
 #[test]
+fn a_volume_has_no_size_without_root() {
+    let home = home();
+    let refused = home.run(&["volume", "create", "small", "--size", "16MiB"]);
+    assert!(refused.code == 1 && refused.err.contains("without root this host can keep no quota of it"), "{refused:?}");
+    let required = home.run(&["run", "--require", "volume quota", "--", "true"]);
+    assert!(required.code == 125 && required.err.contains("volume quota is required"), "{required:?}");
+}
+
+#[test]
 fn what_is_not_enforced_is_said_once_recorded_and_can_be_required() {
     let home = home();
     std::fs::remove_file(home.data().join("unenforced")).expect("it was said");
     let ran = home.run(&["run", "--name", "x", "--", "true"]);
-    let said = "cofferdam: note: without root, this host does not enforce: id range, memory limit, cpu limit, exec groups";
+    let said = "cofferdam: note: without root, this host does not enforce: id range, memory limit, cpu limit, exec groups, volume quota";
     assert!(ran.code == 0 && ran.err.starts_with(said), "{ran:?}");
     assert_eq!(home.run(&["run", "--", "true"]).err, "");
     let record: Value = serde_json::from_str(&home.ok(&["inspect", "x"])).expect("a record");
-    assert_eq!(record["unenforced"], serde_json::json!(["id range", "memory limit", "cpu limit", "exec groups"]));
+    assert_eq!(record["unenforced"], serde_json::json!(["id range", "memory limit", "cpu limit", "exec groups", "volume quota"]));
     let refused = home.run(&["run", "--require", "memory limit", "--", "true"]);
     assert!(refused.code == 125 && refused.err.contains("memory limit is required") && refused.err.contains("Delegate=yes"), "{refused:?}");
     // So does the configuration, for a task too.
@@ -94,7 +105,7 @@ fn a_group_of_the_user_that_stays_is_named() {
     std::fs::remove_file(home.data().join("unenforced")).expect("it was said");
     let script = format!("{line} run -- sh -c 'grep Groups /proc/self/status'");
     let ran = ended(Command::new("/bin/sh").args(["-c", &script]).env("COFFERDAM_DATA_DIR", home.data()).stdin(Stdio::null()));
-    assert!(ran.code == 0 && ran.err.contains("id range, memory limit, cpu limit, groups, exec groups"), "{ran:?}");
+    assert!(ran.code == 0 && ran.err.contains("id range, memory limit, cpu limit, groups, exec groups, volume quota"), "{ran:?}");
 }
 
 #[test]

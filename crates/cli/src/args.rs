@@ -4,11 +4,13 @@ mod image;
 mod run;
 mod shown;
 mod suite;
+mod volume;
 
 pub use image::{BuildArgs, ImageVerb, ImportArgs, LoadArgs, LockArgs, PullArgs, SbomFormat, TrustArgs, VerifyArgs};
 pub use run::{MonitorArgs, RunArgs};
 pub use shown::{ApplyArgs, LogsArgs, PsArgs, StatsArgs};
 pub use suite::{Export, SuiteArg, SuiteRunArgs, SuiteVerb};
+pub use volume::VolumeVerb;
 
 use crate::engines::EngineName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -144,6 +146,9 @@ pub enum Verb {
     /// Images: pull, verify, build, list.
     #[command(subcommand)]
     Image(ImageVerb),
+    /// Named volumes: directories that outlive sandboxes.
+    #[command(subcommand)]
+    Volume(VolumeVerb),
     /// Tasks: run, validate, list.
     #[command(subcommand)]
     Task(TaskVerb),

@@ -158,6 +158,7 @@ failed! {
     cofferdam_trust::attest::AttestError => "attest",
     ToolchainError => "toolchain",
     MountError => "mount",
+    cofferdam_lifecycle::volume::VolumeError => "volume",
     std::io::Error => "io",
     cofferdam_lifecycle::task::TaskRunError => "task",
 }

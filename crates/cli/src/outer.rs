@@ -1,6 +1,6 @@
 //! An ordinary user's sandboxes need a user namespace around them; what to do on a host that gives none.
 
-use crate::args::{ImageVerb, SuiteVerb, TaskVerb, Verb};
+use crate::args::{ImageVerb, SuiteVerb, TaskVerb, Verb, VolumeVerb};
 use crate::engines::EngineName;
 use crate::exit::{FAILED_TO_RUN, Failure};
 use cofferdam_sys::{Error, outer};
@@ -35,6 +35,10 @@ fn wanted(verb: &Verb) -> Option<Wanted> {
         Verb::EscapeTest(arguments) if native(arguments.engine) => Some(Wanted { subordinate: false, needed: true }),
         Verb::Task(TaskVerb::Validate { .. }) | Verb::Image(ImageVerb::Build(_)) => Some(Wanted { subordinate: true, needed: true }),
         Verb::Bench(_) => Some(Wanted { subordinate: false, needed: true }),
+        // What a sandbox wrote there may be other users' of it.
+        Verb::Volume(VolumeVerb::Rm { .. } | VolumeVerb::Export { .. } | VolumeVerb::Import { .. }) => {
+            Some(Wanted { subordinate: true, needed: false })
+        }
         // Layers may hold directories that their owner may not write to.
         Verb::Image(ImageVerb::Pull(_) | ImageVerb::Load(_) | ImageVerb::Import(_) | ImageVerb::Rm { .. } | ImageVerb::Gc { .. }) => {
             Some(Wanted { subordinate: false, needed: false })

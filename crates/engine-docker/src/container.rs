@@ -1,6 +1,7 @@
 //! What the daemon is asked for: a pure function of the sandbox's description.
 
 use crate::daemon::Facts;
+use crate::refit::PLACEHOLDER_INODES;
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountBindOptions, MountType, ResourcesUlimits,
 };
@@ -203,7 +204,15 @@ fn tmpfs(spec: &SandboxSpec) -> HashMap<String, String> {
     // What the user mounts there counts.
     let mounted = |path: &str| spec.mounts.iter().any(|mount| mount.target == Path::new(path));
     places.retain(|path, _| !mounted(path));
+    for volume in spec.mounts.iter().filter(|mount| mount.source.is_volume()) {
+        let nothing = format!("ro,nosuid,nodev,noexec,size=4k,nr_inodes={PLACEHOLDER_INODES},mode=700");
+        places.insert(volume.target.display().to_string(), nothing);
+    }
     places
+}
+
+fn is_below(path: &Path, other: &Path) -> bool {
+    path != other && path.starts_with(other)
 }
 
 fn is_plain(path: &str) -> bool {
@@ -229,11 +238,23 @@ fn mounts(spec: &SandboxSpec, own: &Path) -> Result<Vec<Mount>, EngineError> {
         }
     }
     for wanted in &spec.mounts {
+        let above = spec.mounts.iter().find(|other| other.source.is_volume() && is_below(&wanted.target, &other.target));
+        if let Some(volume) = above {
+            return Err(EngineError::Unsupported {
+                what: format!("{} below the named volume {}", wanted.target.display(), volume.target.display()),
+                why: "the engine docker mounts volumes last".into(),
+                remedy: "mount it elsewhere, or use --engine native".into(),
+            });
+        }
         let target = wanted.target.to_str().filter(|target| is_plain(target));
         let target = target.ok_or_else(|| EngineError::Invalid {
             what: format!("path {}", wanted.target.display()),
             why: "an absolute path inside the sandbox is wanted, without '..'".into(),
         })?;
+        // A volume is attached later (`refit`).
+        if wanted.source.is_volume() {
+            continue;
+        }
         mounts.push(mount(wanted.source.path().display().to_string(), target.to_owned(), !wanted.writable));
     }
     Ok(mounts)

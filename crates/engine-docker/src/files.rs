@@ -48,7 +48,7 @@ pub fn remove_own(directory: &Path) {
 
 /// Whether each tree of the host is the one that was opened and checked: somebody may have moved another to its path since.
 pub fn are_as_checked(root: &OwnedFd, spec: &SandboxSpec) -> Result<(), EngineError> {
-    for mount in &spec.mounts {
+    for mount in spec.mounts.iter().filter(|mount| !mount.source.is_volume()) {
         // Below another mount no link is the image's: whoever writes there may flip a directory and a link while the daemon looks.
         let below = spec.mounts.iter().any(|other| other.target != mount.target && mount.target.starts_with(&other.target));
         let links = if below { ResolveFlags::NO_SYMLINKS } else { ResolveFlags::empty() };

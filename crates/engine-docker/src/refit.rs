@@ -4,28 +4,71 @@
 //! those of the native engine; our own files go out of sight.
 
 use crate::container::OWN;
-use cofferdam_engine::{EngineError, SandboxSpec};
+use cofferdam_engine::{self as engine, EngineError, SandboxSpec};
 use cofferdam_engine_host::device::{self, Devices, system};
 use cofferdam_sys::ids::Ids;
 use cofferdam_sys::mount::{self, FsOption, attr, clone_tree, new_fs, set_attributes};
-use cofferdam_sys::{Result, namespace};
-use rustix::fs::{CWD, Mode, mkdirat};
+use cofferdam_sys::{Error, Result, namespace};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2};
+use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+/// By these the file system is known that the daemon puts where a volume will be.
+pub const PLACEHOLDER_INODES: u64 = 3;
 
 /// Does it; a detached copy of everything mounted there, which outlives the container.
 pub fn refit(pid: u32, ids: &Ids, spec: &SandboxSpec) -> std::result::Result<OwnedFd, EngineError> {
     let devices = device::make(ids)?;
-    let writable: Vec<String> = spec.mounts.iter().filter(|mount| mount.writable).map(|mount| mount.target.display().to_string()).collect();
-    namespace::in_mounts_of(pid, move || among_its_mounts(&devices, &writable)).map_err(system)
+    let trees = spec.mounts.iter().filter(|mount| mount.writable && !mount.source.is_volume());
+    let writable: Vec<String> = trees.map(|mount| mount.target.display().to_string()).collect();
+    let volumes = volumes(pid, ids, spec)?;
+    namespace::in_mounts_of(pid, move || among_its_mounts(&devices, &writable, &volumes)).map_err(system)
 }
 
-fn among_its_mounts(devices: &Devices, writable: &[String]) -> Result<OwnedFd> {
+/// A named volume, to be attached.
+struct Volume {
+    mount: OwnedFd,
+    target: PathBuf,
+}
+
+fn volumes(pid: u32, ids: &Ids, spec: &SandboxSpec) -> std::result::Result<Vec<Volume>, EngineError> {
+    let userns = if ids.outside((0, 0)) == (0, 0) { None } else { Some(namespace::of_process(pid, "user").map_err(system)?) };
+    let ready = |mount: &engine::Mount| {
+        let attributes = attr::NO_SUID | attr::NO_DEV | if mount.writable { 0 } else { attr::READ_ONLY };
+        set_attributes(mount.source.fd(), attributes, userns.as_ref().map(AsFd::as_fd), false).map_err(system)?;
+        let duplicate = mount.source.fd().try_clone().map_err(|e| EngineError::host("duplicate a descriptor", e))?;
+        Ok(Volume { mount: duplicate, target: mount.target.clone() })
+    };
+    spec.mounts.iter().filter(|mount| mount.source.is_volume()).map(ready).collect()
+}
+
+/// A volume goes where the daemon has put something for it. Whoever shares a tree of the host that its place lies in may flip a directory and a
+/// link there, so what is opened must be that.
+fn attach(volume: &Volume) -> Result<()> {
+    let failed = |e| Error::new(format!("open {}", volume.target.display()), e);
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let root = mount::at("/")?;
+    let place =
+        openat2(&root, &volume.target, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), inside).map_err(failed)?;
+    let stat = rustix::fs::fstatfs(&place).map_err(failed)?;
+    if stat.f_type != TMPFS_MAGIC || stat.f_files != PLACEHOLDER_INODES {
+        return Err(failed(Errno::XDEV));
+    }
+    mount::attach_at(&volume.mount, place)
+}
+
+fn among_its_mounts(devices: &Devices, writable: &[String], volumes: &[Volume]) -> Result<OwnedFd> {
     set_attributes(mount::at("/")?, attr::NO_SUID, None, true)?;
     for path in writable.iter().map(String::as_str).chain(["/"]) {
         set_attributes(mount::at(path)?, attr::NO_SUID | attr::NO_DEV, None, false)?;
     }
     for (mount, path) in [(&devices.dev, "/dev"), (&devices.pts, "/dev/pts"), (&devices.shm, "/dev/shm")] {
         mount::attach(mount, path)?;
+    }
+    for volume in volumes {
+        attach(volume)?;
     }
     cover_sys()?;
     mount::detach(OWN)?;

@@ -103,6 +103,7 @@ impl Host {
             let instead = "what an exec'd process leaves behind when it ends by itself may stay until the sandbox ends";
             missing.push(("exec groups".to_owned(), format!("{NO_GROUP} room for them; {instead}")));
         }
+        missing.push(("volume quota".to_owned(), "a named volume is a directory of this user's, as large as the disk".to_owned()));
         missing
     }
 

@@ -13,7 +13,7 @@ use crate::disk;
 use crate::engine::Host;
 use crate::lease::Lease;
 use crate::masks;
-use crate::root::{Upper, host_tree, relative};
+use crate::root::{Upper, host_tree, mounted, relative};
 use crate::seccomp::FILTER;
 use crate::view::Place;
 use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
@@ -308,7 +308,7 @@ fn trees(spec: &SandboxSpec, userns: Option<BorrowedFd<'_>>) -> Result<Vec<Owned
         trees.push(host_tree(rustix::fs::CWD, &path, userns, false)?);
     }
     for mount in &spec.mounts {
-        trees.push(host_tree(mount.source.fd().as_fd(), "", userns, mount.writable)?);
+        trees.push(mounted(mount, userns)?);
     }
     Ok(trees)
 }

@@ -4,7 +4,7 @@
 //! Every place that something will be mounted at is made in the upper directory first. An upper entry hides whatever
 //! the image ships under that name, a link out of the root included, so a hostile image cannot move a mount.
 
-use cofferdam_engine::{Directory, EngineError, File, SandboxSpec};
+use cofferdam_engine::{Directory, EngineError, File, Mount, SandboxSpec};
 use cofferdam_engine_host::device::system;
 use cofferdam_sys::ids::{Ids, Owner};
 use cofferdam_sys::mount::{FsOption, attr, clone_tree, new_fs, set_attributes};
@@ -210,6 +210,16 @@ pub fn host_tree(place: BorrowedFd<'_>, path: &str, userns: Option<BorrowedFd<'_
     let attributes = attr::NO_SUID | attr::NO_DEV | if writable { 0 } else { attr::READ_ONLY };
     set_attributes(&tree, attributes, userns, true).map_err(no_idmap)?;
     Ok(tree)
+}
+
+/// What a mount shows, through the sandbox's ids, detached.
+pub fn mounted(mount: &Mount, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, EngineError> {
+    if !mount.source.is_volume() {
+        return host_tree(mount.source.fd().as_fd(), "", userns, mount.writable);
+    }
+    let attributes = attr::NO_SUID | attr::NO_DEV | if mount.writable { 0 } else { attr::READ_ONLY };
+    set_attributes(mount.source.fd(), attributes, userns, false).map_err(no_idmap)?;
+    mount.source.fd().try_clone().map_err(|e| EngineError::host("duplicate a descriptor", e))
 }
 
 pub fn no_idmap(error: cofferdam_sys::Error) -> EngineError {

@@ -17,6 +17,9 @@ pub struct MountSource {
     fd: Arc<OwnedFd>,
     path: PathBuf,
     is_directory: bool,
+    is_volume: bool,
+    /// Held as long as anybody may use the source.
+    _lock: Option<Arc<OwnedFd>>,
 }
 
 /// Why a tree may not be shown.
@@ -84,7 +87,18 @@ impl MountSource {
         if let Some(why) = refusal(&real, home, data) {
             return Err(MountError::Refused { path: real, why });
         }
-        Ok(Self { fd: Arc::new(file.into()), path: real, is_directory: kind.is_dir() })
+        Ok(Self { fd: Arc::new(file.into()), path: real, is_directory: kind.is_dir(), is_volume: false, _lock: None })
+    }
+
+    /// A file system of its own, mounted nowhere yet: `mount` is its detached mount, `path` what it is called by, `lock` says that it is used.
+    pub fn volume(mount: OwnedFd, path: PathBuf, lock: OwnedFd) -> Self {
+        Self { fd: Arc::new(mount), path, is_directory: true, is_volume: true, _lock: Some(Arc::new(lock)) }
+    }
+
+    /// The same source, with a lock that says that it is used.
+    #[must_use]
+    pub fn locked(self, lock: OwnedFd) -> Self {
+        Self { _lock: Some(Arc::new(lock)), ..self }
     }
 
     /// A tree that Cofferdam itself made for this sandbox, wherever it is.
@@ -92,7 +106,7 @@ impl MountSource {
         let error = |source| MountError::Open { path: path.to_owned(), source };
         let file = File::options().read(true).custom_flags(O_PATH | O_NOFOLLOW).open(path).map_err(error)?;
         let is_directory = file.metadata().map_err(error)?.is_dir();
-        Ok(Self { fd: Arc::new(file.into()), path: path.to_owned(), is_directory })
+        Ok(Self { fd: Arc::new(file.into()), path: path.to_owned(), is_directory, is_volume: false, _lock: None })
     }
 
     /// The opened source (`O_PATH`).
@@ -108,6 +122,11 @@ impl MountSource {
     /// Whether it is a directory (else a file).
     pub const fn is_directory(&self) -> bool {
         self.is_directory
+    }
+
+    /// Whether it is a detached mount of its own, whose owners are those inside; to be attached as it is, once.
+    pub const fn is_volume(&self) -> bool {
+        self.is_volume
     }
 }
 

@@ -42,6 +42,7 @@ pub const CONTROLS: &[(&str, &str)] = &[
     ("cpu limit", "CPU time for each second"),
     ("pids limit", "processes and threads"),
     ("disk limit", "bytes that it writes"),
+    ("volume quota", "bytes in a named volume"),
     ("exec groups", "an exec ends with all that it started"),
 ];
 

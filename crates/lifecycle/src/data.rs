@@ -99,6 +99,11 @@ impl DataDir {
         self.path.join("sandboxes")
     }
 
+    /// Where named volumes are.
+    pub fn volumes(&self) -> PathBuf {
+        self.path.join("volumes")
+    }
+
     /// Where collected files go.
     pub fn artifacts(&self) -> PathBuf {
         self.path.join("artifacts")

@@ -17,6 +17,7 @@ pub mod suite;
 pub mod supervisor;
 pub mod sweep;
 pub mod task;
+pub mod volume;
 
 pub use data::{DataDir, DataError};
 pub use supervisor::{Outcome, Request, Supervisor, SupervisorError};

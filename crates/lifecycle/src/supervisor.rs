@@ -25,7 +25,9 @@ use cofferdam_engine::{
     Capabilities, Directory, Engine, EngineError, EngineEvent, File, Forked, Mount, Observation, Sandbox, SandboxSpec, UnpluggedControl,
     View, Wiring,
 };
-use cofferdam_model::{ImageRef, Limits, Name, NetworkLevel, NewEvent, Phase, PublishedPort, Reason, SandboxId, SandboxRecord, ViewOf};
+use cofferdam_model::{
+    ImageRef, Limits, Name, NetworkLevel, NewEvent, Phase, PublishedPort, Reason, SandboxId, SandboxRecord, ViewOf, VolumeUse,
+};
 use cofferdam_store::{Durability, Store, StoreError};
 use cofferdam_trust::{User, VerifiedImage};
 pub use running::CHANGES;
@@ -71,6 +73,8 @@ pub struct Request {
     pub publish: Vec<Publish>,
     /// Trees of the host.
     pub mounts: Vec<Mount>,
+    /// Which of the mounts are named volumes.
+    pub volumes: Vec<VolumeUse>,
     /// A tree of the host that the sandbox changes a copy of. What it changed is in `changes.tar` of its directory when it has ended.
     pub view: Option<View>,
     /// Directories to make inside.
@@ -316,6 +320,7 @@ fn first_record(request: &Request, engine: &Capabilities) -> SandboxRecord {
         ports: Vec::new(),
         view: request.view.as_ref().map(|view| ViewOf { source: view.source.path().to_owned(), target: view.target.clone() }),
         unenforced: engine.missing.iter().map(|(control, _)| control.clone()).collect(),
+        volumes: request.volumes.clone(),
         labels: request.labels.clone(),
         phase: Phase::Creating,
         reason: None,

@@ -42,6 +42,9 @@ pub async fn run(data: &DataDir, engine: &dyn Engine, store: &mut Store) -> Resu
             remove_directory(&entry.path(), &mut swept);
         }
     }
+    for entry in fs::read_dir(data.volumes()).into_iter().flatten().flatten().filter(is_abandoned) {
+        remove_directory(&entry.path(), &mut swept);
+    }
     // A supervisor that failed before it could record or remove anything leaves neither directory nor record.
     if let Some(_nobody) = data.nobody_unrecorded() {
         for id in engine.present() {

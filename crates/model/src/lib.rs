@@ -27,7 +27,7 @@ pub use name::Name;
 pub use network::NetworkLevel;
 pub use phase::{Phase, Reason};
 pub use quantity::{Bytes, Cpus, Span};
-pub use sandbox::{PublishedPort, SandboxRecord, ViewOf};
+pub use sandbox::{PublishedPort, SandboxRecord, ViewOf, VolumeUse};
 pub use task::Task;
 
 /// A moment, as it is written in records: RFC 3339, UTC.

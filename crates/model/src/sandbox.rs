@@ -24,6 +24,17 @@ pub struct ViewOf {
     pub target: PathBuf,
 }
 
+/// A named volume in a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeUse {
+    /// The volume.
+    pub name: Name,
+    /// Where it is inside.
+    pub target: PathBuf,
+    /// Whether it may be changed.
+    pub writable: bool,
+}
+
 /// What is known of a sandbox; it outlives the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxRecord {
@@ -52,6 +63,9 @@ pub struct SandboxRecord {
     /// The tree of the host that it changes a copy of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<ViewOf>,
+    /// Named volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeUse>,
     /// Labels given by the user.
     pub labels: BTreeMap<String, String>,
     /// Where it is in its life.

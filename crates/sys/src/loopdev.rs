@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 const LOOP_CTL_GET_FREE: u64 = 0x4C82;
 const LOOP_CONFIGURE: u64 = 0x4C0A;
+const LOOP_GET_STATUS64: u64 = 0x4C05;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const TRIES: u32 = 64;
 
@@ -61,4 +62,33 @@ pub fn attach(file: BorrowedFd<'_>) -> Result<(OwnedFd, String)> {
         }
     }
     Err(Error::new("LOOP_CONFIGURE", rustix::io::Errno::BUSY))
+}
+
+/// The loop device that a file is attached to already, if there is one: opened, so that it stays. Two file systems on two devices of one file
+/// would spoil each other.
+pub fn find(file: BorrowedFd<'_>) -> Result<Option<(OwnedFd, String)>> {
+    let wanted = rustix::fs::fstat(file).map_err(|e| Error::new("stat the file of a loop device", e))?;
+    let devices = std::fs::read_dir("/sys/block").map_err(|e| Error::new("read /sys/block", e))?;
+    for name in devices.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        let attached = std::path::Path::new("/sys/block").join(&name).join("loop/backing_file");
+        if !name.starts_with("loop") || !attached.exists() {
+            continue;
+        }
+        let path = format!("/dev/{name}");
+        let Ok(device) = open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else { continue };
+        // SAFETY: all-zero is a valid value of this plain structure.
+        let mut info: Info = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointer is to a valid `loop_info64` that outlives the call.
+        let known = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64 as _, &raw mut info) } == 0;
+        if known && info.inode == wanted.st_ino && info.device == encoded(wanted.st_dev) {
+            return Ok(Some((device, path)));
+        }
+    }
+    Ok(None)
+}
+
+/// A device number as `loop_info64` has it: `huge_encode_dev` of the kernel.
+fn encoded(device: u64) -> u64 {
+    let (major, minor) = (u64::from(rustix::fs::major(device)), u64::from(rustix::fs::minor(device)));
+    (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }

@@ -85,6 +85,13 @@ pub fn attach(mount: impl AsFd, path: &str) -> Result<()> {
     rustix::mount::move_mount(mount.as_fd(), "", rustix::fs::CWD, path, flags).map_err(|e| Error::new(format!("move_mount {path}"), e))
 }
 
+/// Attaches a detached mount at an opened place.
+pub fn attach_at(mount: impl AsFd, place: impl AsFd) -> Result<()> {
+    use rustix::mount::MoveMountFlags;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(mount.as_fd(), "", place.as_fd(), "", flags).map_err(|e| Error::new("move_mount", e))
+}
+
 /// Takes a mount away from a path; what is open of it stays so.
 pub fn detach(path: &str) -> Result<()> {
     rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH).map_err(|e| Error::new(format!("umount {path}"), e))

@@ -64,9 +64,12 @@ pub struct RunArgs {
     /// Fail unless these controls are enforced (see engine info).
     #[arg(long = "require", value_name = "CONTROL[,...]")]
     pub require: Vec<String>,
-    /// Show a tree of the host inside, read-only unless :rw is said.
-    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:rw]")]
+    /// Show a tree of the host inside, read-only unless :rw is said; or a named volume, writable unless :ro is said, made if there is none.
+    #[arg(short = 'v', long = "volume", value_name = "PATH|NAME:DST[:ro|:rw]")]
     pub volumes: Vec<String>,
+    /// Persistent memory of an agent: this named volume at /memory, which `MEMORY_DIR` says.
+    #[arg(long, value_name = "NAME")]
+    pub memory_volume: Option<Name>,
     /// Work on a copy of this repository (any directory): it is at /workspace/repo, what is written stays in the sandbox; see diff and apply.
     #[arg(long, value_name = "DIR", conflicts_with = "rm")]
     pub repo: Option<PathBuf>,

@@ -19,6 +19,7 @@ mod inspect;
 mod lock;
 mod logs;
 mod monitor;
+mod mounts;
 mod policy;
 mod ports;
 pub mod probe;
@@ -33,6 +34,7 @@ mod suite;
 mod task;
 mod top;
 mod version;
+mod volume;
 mod wait;
 
 use crate::args::{Cli, EngineVerb, TaskVerb, Verb};
@@ -77,6 +79,7 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
         Verb::Task(TaskVerb::Schema { name }) => task::schema(&name),
         Verb::Task(TaskVerb::List { task }) => task::list(global, task.as_ref()),
         Verb::Image(verb) => image::run(global, verb),
+        Verb::Volume(verb) => volume::run(global, verb),
         Verb::Suite(verb) => suite::run(global, &verb),
         Verb::Engine(EngineVerb::Ls) => engine::ls(global),
         Verb::Engine(EngineVerb::Info) => engine::info(global),

@@ -2,13 +2,14 @@
 
 use crate::args::RunArgs;
 use crate::commands::egress::Wanted;
+use crate::commands::mounts::{MEMORY, Mounts};
 use crate::config;
 use crate::context::{Context, actor};
 use crate::engines::require;
 use crate::exit::{FAILED, Failure};
 use crate::host::{Machine, home};
 use crate::toolchain;
-use cofferdam_engine::{Capabilities, Directory, Mount, MountSource, View};
+use cofferdam_engine::{Capabilities, Directory, MountSource, View};
 use cofferdam_lifecycle::publish::Publish;
 use cofferdam_lifecycle::supervisor::{LOG_BYTES, Request, Streams};
 use cofferdam_model::task::LimitChanges;
@@ -31,6 +32,10 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
     let user = image.user(arguments.user.as_deref())?;
     image_environment(&image, &mut environment);
     base_environment(&image, &user, &mut environment);
+    let mounts = Mounts::of(context, arguments, &user)?;
+    if arguments.memory_volume.is_some() {
+        environment.insert("MEMORY_DIR".into(), MEMORY.into());
+    }
     user_environment(arguments, &mut environment)?;
     let own = Some(image.config().working_dir.clone()).filter(|directory| !directory.is_empty());
     let repository = arguments.repo.as_ref().map(|_| REPOSITORY.to_owned());
@@ -53,7 +58,8 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
         network,
         gate,
         publish: arguments.publish.iter().map(|text| publish(text)).collect::<Result<_, _>>()?,
-        mounts: mounts(context, arguments)?,
+        mounts: mounts.mounts,
+        volumes: mounts.volumes,
         view: view(context, arguments)?,
         files: Vec::new(),
         labels: arguments.labels.iter().cloned().collect(),
@@ -205,23 +211,4 @@ fn view(context: &Context, arguments: &RunArgs) -> Result<Option<View>, Failure>
         Ok(View { source, target: REPOSITORY.into() })
     };
     arguments.repo.as_ref().map(open).transpose()
-}
-
-fn mounts(context: &Context, arguments: &RunArgs) -> Result<Vec<Mount>, Failure> {
-    arguments.volumes.iter().map(|text| mount(context, text)).collect()
-}
-
-/// `SRC:DST[:ro|:rw]`.
-fn mount(context: &Context, text: &str) -> Result<Mount, Failure> {
-    let wrong = || Failure::usage(format!("--volume {text}: SRC:DST or SRC:DST:rw is wanted"));
-    let (rest, writable) = match text.strip_suffix(":rw") {
-        Some(rest) => (rest, true),
-        None => (text.strip_suffix(":ro").unwrap_or(text), false),
-    };
-    let (source, target) = rest.rsplit_once(':').ok_or_else(wrong)?;
-    if source.is_empty() || !target.starts_with('/') {
-        return Err(wrong());
-    }
-    let source = MountSource::open(Path::new(source), home().as_deref(), context.data.path())?;
-    Ok(Mount { source, target: PathBuf::from(target), writable })
 }

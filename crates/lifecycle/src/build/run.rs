@@ -76,6 +76,7 @@ impl Building<'_> {
             publish: Vec::new(),
             mounts: extras.mounts.clone(),
             view: None,
+            volumes: Vec::new(),
             directories: extras.directories.clone(),
             files: extras.files.clone(),
             labels: [("cofferdam.build".to_owned(), self.build.tags[0].to_string())].into(),

@@ -259,6 +259,7 @@ impl Stage<'_> {
             publish: Vec::new(),
             mounts: vec![synth],
             view: None,
+            volumes: Vec::new(),
             directories: step.directories,
             files: Vec::new(),
             labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),

@@ -19,6 +19,7 @@ fn record(digit: u8, name: Option<&str>) -> SandboxRecord {
         unenforced: Vec::new(),
         ports: Vec::new(),
         view: None,
+        volumes: Vec::new(),
         labels: BTreeMap::new(),
         phase: Phase::Creating,
         reason: None,
