@@ -243,6 +243,30 @@ fn a_named_volume_is_the_same_on_both_engines() {
 }
 
 #[test]
+fn ssh_leads_into_containers_too() {
+    let on = On::new();
+    on.ok(&["run", "--engine", "docker", "--image", "base:1", "-d", "--name", "work", "--", "sleep", "100"]);
+    let config = on.home.path("ssh_config").display().to_string();
+    fs::write(&config, on.ok(&["ssh-config"])).expect("written");
+    let tool = |program: &str, words: &[&str]| {
+        let mut command = Command::new("timeout");
+        ended(command.args(["60", program, "-F", &config]).args(words).env("DOCKER_HOST", on.docker.host()))
+    };
+    assert_eq!(tool("ssh", &["work.cofferdam", "id -u; pwd; exit 3"]).out, "10001\n/workspace\n");
+    assert_eq!(tool("ssh", &["root@work.cofferdam", "id -u"]).out, "0\n");
+    fs::write(on.home.path("there"), "content\n").expect("written");
+    let put = tool("scp", &["-q", &on.home.path("there").display().to_string(), "work.cofferdam:there"]);
+    assert_eq!(put.code, 0, "{put:?}");
+    assert_eq!(tool("ssh", &["work.cofferdam", "cat there; stat -c %u there"]).out, "content\n10001\n");
+    let refused = tool("scp", &["-q", &on.home.path("there").display().to_string(), "work.cofferdam:/etc/evil"]);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    let back = on.home.path("back").display().to_string();
+    assert_eq!(tool("scp", &["-q", "work.cofferdam:there", &back]).code, 0);
+    assert_eq!(fs::read_to_string(back).expect("there"), "content\n");
+    on.ok(&["rm", "-f", "work"]);
+}
+
+#[test]
 fn what_a_daemon_cannot_do_is_refused_with_its_remedy() {
     let home = Home::new();
     busybox_root(&home.path("root"));

@@ -18,6 +18,7 @@ mod image_trust;
 mod images;
 mod registries;
 mod repository;
+mod ssh;
 mod streams;
 mod suites;
 mod tasks;

@@ -69,6 +69,36 @@ pub fn a_shell_with_the_right_size_and_sane_modes_afterwards() {
 }
 
 #[test]
+fn a_shell_by_ssh() {
+    let home = Home::new();
+    home.ok(&["run", "-d", "--name", "shell", "--", "sleep", "1000"]);
+    let config = home.path("ssh_config").display().to_string();
+    std::fs::write(&config, home.ok(&["ssh-config"])).expect("written");
+    let tmux = Tmux::start(&home, 30, 100);
+    tmux.keys(&[&format!("ssh -F {config} shell.cofferdam"), "Enter"]);
+    tmux.keys(&["tty; stty size; echo in''side", "Enter"]);
+    tmux.shows("inside");
+    tmux.shows("30 100");
+    tmux.keys(&["sh -c 'echo sleep''ing; exec sleep 600'", "Enter"]);
+    tmux.shows("sleeping");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    tmux.keys(&["C-c"]);
+    tmux.keys(&["echo after''interrupt", "Enter"]);
+    tmux.shows("afterinterrupt");
+    tmux.call(&["resize-window", "-x", "90", "-y", "25"]);
+    eventually("the new size arrives", || {
+        tmux.keys(&["stty size", "Enter"]);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        tmux.call(&["capture-pane", "-p"]).contains("25 90")
+    });
+    tmux.keys(&["exit 3", "Enter"]);
+    tmux.shows("closed");
+    tmux.keys(&["echo status''=$?", "Enter"]);
+    tmux.shows("status=3");
+    home.ok(&["rm", "-f", "shell"]);
+}
+
+#[test]
 pub fn attach_and_detach() {
     let home = Home::new();
     home.ok(&["run", "-d", "-t", "--name", "shell", "--", "sh"]);

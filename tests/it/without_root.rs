@@ -45,6 +45,8 @@ again! {
         an_attempt_whose_maker_died_is_recorded_as_lost, what_the_agent_sees, a_task_that_takes_too_long_is_a_timeout,
         a_mistake_in_the_file_shows_its_place, a_task_to_begin_with_is_sound, schemas_are_published_as_they_are,
         names_of_our_own_among_artifacts_are_files_like_others;
+    ssh: commands_and_their_ends, files_with_scp_sftp_and_rsync, git_over_ssh, ports_and_sockets_inside_are_reached_and_nothing_else, one_connection_for_many,
+        what_a_lost_connection_leaves;
     volumes: a_volume_outlives_its_sandboxes, an_agents_memory_is_a_volume, many_sandboxes_share_a_volume, an_archive_brings_everything_back,
         a_killed_supervisor_lets_go_of_its_volume, mistakes_are_told;
     bad_input: errors_are_structured_on_request, a_corrupt_database_is_not_replaced;

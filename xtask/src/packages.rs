@@ -39,6 +39,7 @@ const TO_TEST: &[&str] = &[
     "python3",
     "python3-pip",
     "python3-websockets",
+    "rsync",
     "skopeo",
     "sqlite3",
     "strace",

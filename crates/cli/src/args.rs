@@ -111,6 +111,11 @@ pub enum Verb {
     Top,
     /// Show the published ports of a sandbox.
     Ports(SandboxArg),
+    /// Print what belongs into ~/.ssh/config, so that ssh, scp, rsync, git and editors reach sandboxes: ssh NAME.cofferdam.
+    SshConfig {
+        /// Sandboxes to list one by one, for programs that list hosts [default: those that run].
+        sandboxes: Vec<String>,
+    },
     /// Wait until sandboxes have ended and print their exit statuses.
     Wait(SandboxesArg),
     /// Print what a sandbox wrote.
@@ -178,6 +183,9 @@ pub enum Verb {
     /// The gate's process.
     #[command(hide = true)]
     Gate,
+    /// What ssh runs to reach a sandbox.
+    #[command(hide = true)]
+    SshProxy(SandboxArg),
     #[command(hide = true)]
     Monitor(Box<MonitorArgs>),
 }

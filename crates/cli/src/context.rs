@@ -118,6 +118,14 @@ pub fn random() -> [u8; 16] {
     bytes
 }
 
+/// 256 random bits.
+pub fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    seed[..16].copy_from_slice(&random());
+    seed[16..].copy_from_slice(&random());
+    seed
+}
+
 /// Who runs this command, as it stands in records.
 pub fn actor() -> String {
     let uid = rustix::process::getuid().as_raw();

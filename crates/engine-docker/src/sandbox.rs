@@ -7,8 +7,8 @@ use crate::files;
 use async_trait::async_trait;
 use bollard::query_parameters::InspectContainerOptions;
 use cofferdam_engine::{
-    Changes, Control, EngineError, EngineEvent, Observation, Process, ProcessSpec, Sandbox, SandboxSpec, Stdio, Transfer, TransferReport,
-    UnpluggedControl, Usage, Wiring, signal_number,
+    Changes, Control, EngineError, EngineEvent, Observation, Process, ProcessSpec, Root, Sandbox, SandboxSpec, Stdio, Transfer,
+    TransferReport, UnpluggedControl, Usage, Wiring, signal_number,
 };
 use cofferdam_engine_host::cgroup::Cgroup;
 use cofferdam_engine_host::pid_one::PidOne;
@@ -142,6 +142,8 @@ impl Sandbox for DockerSandbox {
                 self.processes.kill().await;
             }
             Control::End { process } => self.processes.end(process),
+            Control::HangUp { process } => self.processes.hang_up(process).await,
+            Control::Release { process } => self.processes.release(process),
             Control::Pause | Control::Resume => self.processes.pause(control == Control::Pause).await,
         }
         Ok(())
@@ -149,6 +151,11 @@ impl Sandbox for DockerSandbox {
 
     async fn transfer(&self, transfer: Transfer) -> Result<TransferReport, EngineError> {
         transfer::run(&self.root, &self.ids, &transfer)
+    }
+
+    async fn root(&self) -> Result<Root, EngineError> {
+        let mount = self.root.try_clone().map_err(|e| EngineError::host("duplicate a descriptor", e))?;
+        Ok(Root { mount, ids: self.ids.clone() })
     }
 
     async fn connect(&self, port: u16) -> Result<OwnedFd, EngineError> {

@@ -236,6 +236,11 @@ impl Cgroup {
         gone
     }
 
+    /// Whether nobody is in it.
+    pub fn is_empty(&self) -> bool {
+        self.hierarchies.roots().all(|root| pids_below(&root.join(&self.relative)).is_empty())
+    }
+
     /// Whether any of the groups is there.
     pub fn exists(&self) -> bool {
         self.hierarchies.roots().any(|root| root.join(&self.relative).is_dir())

@@ -8,8 +8,8 @@
 
 use cofferdam_engine::{EngineError, ExitStatus, Process};
 use cofferdam_sys::init_wire::{
-    REPLY_EXECUTED, REPLY_EXITED, REPLY_FAILED, REPLY_SPAWNED, REQUEST_SIGNAL, REQUEST_SPAWN, SIGNAL_EVERYTHING, STAGE_CREDENTIALS,
-    STAGE_DIRECTORY, STAGE_EXECUTE, STAGE_FORK, STAGE_GATE, STAGE_LIMITS, STAGE_TERMINAL,
+    REPLY_EXECUTED, REPLY_EXITED, REPLY_FAILED, REPLY_SPAWNED, REQUEST_SIGNAL, REQUEST_SPAWN, SIGNAL_EVERYTHING, SIGNAL_GROUP,
+    STAGE_CREDENTIALS, STAGE_DIRECTORY, STAGE_EXECUTE, STAGE_FORK, STAGE_GATE, STAGE_LIMITS, STAGE_TERMINAL,
 };
 use cofferdam_sys::plan::stage_name;
 use cofferdam_sys::plan_wire::{REPLY_SETUP_FAILED, SETUP_STEP};
@@ -108,6 +108,11 @@ impl PidOne {
     pub async fn signal(&self, id: u32, number: i32) {
         // An ended sandbox takes no signal.
         let _ = self.send([REQUEST_SIGNAL, id, number as u32, 0], &[]).await;
+    }
+
+    /// Signals a process and those that it has not set apart from itself.
+    pub async fn signal_group(&self, id: u32, number: i32) {
+        let _ = self.send([REQUEST_SIGNAL, id, number as u32, SIGNAL_GROUP], &[]).await;
     }
 
     /// Signals everything but pid 1.

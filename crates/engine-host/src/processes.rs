@@ -19,6 +19,7 @@ use std::time::Duration;
 const SIGKILL: i32 = 9;
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
+const SIGHUP: i32 = 1;
 const UMASK: u32 = 0o022;
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Number of the limit on open files.
@@ -42,6 +43,8 @@ pub struct Processes {
     watch: Option<Watch>,
     main: Mutex<Option<u32>>,
     execs: Mutex<HashMap<u32, Exec>>,
+    /// Groups of execs that have ended before what they started.
+    left: Mutex<Vec<Cgroup>>,
     next_exec: AtomicU32,
 }
 
@@ -51,8 +54,8 @@ impl Processes {
         let alone = !ids.is_range() && !cgroup.limits_memory();
         let watch = if alone { Watch::begin(&pidfd, limits.memory.get()) } else { None };
         let open_files = limits.open_files;
-        let (main, execs, next_exec) = (Mutex::default(), Mutex::default(), AtomicU32::new(1));
-        Self { pid_one, pidfd, cgroup, open_files, of_root, ids, watch, main, execs, next_exec }
+        let (main, execs, left, next_exec) = (Mutex::default(), Mutex::default(), Mutex::default(), AtomicU32::new(1));
+        Self { pid_one, pidfd, cgroup, open_files, of_root, ids, watch, main, execs, left, next_exec }
     }
 
     /// Its groups.
@@ -158,6 +161,11 @@ impl Processes {
         self.pid_one.signal(process, number).await;
     }
 
+    /// HUP to an exec'd process and what it has not set free.
+    pub async fn hang_up(&self, process: u32) {
+        self.pid_one.signal_group(process, SIGHUP).await;
+    }
+
     /// Ends an exec'd process and what it started.
     pub fn end(&self, process: u32) {
         match self.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(&process) {
@@ -168,6 +176,14 @@ impl Processes {
             Some(Exec { pid: Some(pid), .. }) => watch::end(self.pidfd.as_fd(), pid),
             _ => {}
         }
+    }
+
+    /// Forgets an exec'd process that has ended. What it started stays in its group, which goes when it is empty, or with the sandbox.
+    pub fn release(&self, process: u32) {
+        let exec = self.execs.lock().unwrap_or_else(PoisonError::into_inner).remove(&process);
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.extend(exec.and_then(|exec| exec.group));
+        left.retain(|group| !group.is_empty() || !group.remove());
     }
 
     /// Kills everything, and waits for its end.

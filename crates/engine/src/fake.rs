@@ -1,8 +1,8 @@
 //! An engine without containers, for tests of the layers above: processes are scripted, nothing is started.
 
 use crate::{
-    Capabilities, Changes, Control, Engine, EngineError, EngineEvent, ExitStatus, Observation, Process, ProcessSpec, Sandbox, SandboxSpec,
-    Stdio, Transfer, TransferReport,
+    Capabilities, Changes, Control, Engine, EngineError, EngineEvent, ExitStatus, Observation, Process, ProcessSpec, Root, Sandbox,
+    SandboxSpec, Stdio, Transfer, TransferReport,
 };
 use async_trait::async_trait;
 use cofferdam_model::SandboxId;
@@ -119,7 +119,7 @@ impl Sandbox for FakeSandbox {
             Control::Stop { .. } => self.end(ExitStatus::Code(143)),
             Control::Kill => self.end(ExitStatus::Signal(SIGKILL)),
             Control::Signal { number, .. } => self.end(ExitStatus::Signal(number)),
-            Control::End { .. } | Control::Pause | Control::Resume => {}
+            Control::End { .. } | Control::HangUp { .. } | Control::Release { .. } | Control::Pause | Control::Resume => {}
         }
         Ok(())
     }
@@ -129,6 +129,10 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn connect(&self, _port: u16) -> Result<std::os::fd::OwnedFd, EngineError> {
+        Err(EngineError::Gone)
+    }
+
+    async fn root(&self) -> Result<Root, EngineError> {
         Err(EngineError::Gone)
     }
 

@@ -16,8 +16,8 @@ mod spec;
 pub use error::{EngineError, ErrorKind};
 pub use mounts::{MountError, MountSource};
 pub use port::{
-    CONTROLS, Capabilities, Changes, Control, Engine, EngineEvent, Observation, RefusedDestination, Sandbox, Transfer, TransferReport,
-    Usage,
+    CONTROLS, Capabilities, Changes, Control, Engine, EngineEvent, Observation, RefusedDestination, Root, Sandbox, Transfer,
+    TransferReport, Usage,
 };
 pub use process::{ExitStatus, Process, ProcessSpec, Stdio};
 pub use signal::{SIGNALS, signal_number};

@@ -3,6 +3,7 @@
 use crate::{EngineError, Process, ProcessSpec, SandboxSpec, Stdio};
 use async_trait::async_trait;
 use cofferdam_model::SandboxId;
+use cofferdam_sys::ids::Ids;
 use cofferdam_trust::layout::NewLayer;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -89,6 +90,9 @@ pub trait Sandbox: Send + Sync {
     /// is what the files were while they were read.
     async fn changes(&self, wanted: Changes) -> Result<NewLayer, EngineError>;
 
+    /// Its files, for somebody who serves them from outside.
+    async fn root(&self) -> Result<Root, EngineError>;
+
     /// What it uses and what has been refused so far. Works on an ended sandbox until it is deleted.
     async fn observe(&self) -> Result<Observation, EngineError>;
 
@@ -118,10 +122,29 @@ pub enum Control {
         /// The process.
         process: u32,
     },
+    /// Nobody listens to an exec'd process any more: HUP to it, and to what it has not set free (`setsid`, `nohup`).
+    HangUp {
+        /// The process.
+        process: u32,
+    },
+    /// Nothing more is wanted of an exec'd process that has ended: what it started may go on.
+    Release {
+        /// The process.
+        process: u32,
+    },
     /// Stops every instruction.
     Pause,
     /// Goes on.
     Resume,
+}
+
+/// A sandbox's files. Paths are to be resolved within, by the kernel (`openat2`): what runs inside may change them at any moment.
+#[derive(Debug)]
+pub struct Root {
+    /// The root of what is mounted there.
+    pub mount: OwnedFd,
+    /// Which of the host's ids are which inside.
+    pub ids: Ids,
 }
 
 /// Files in or out.

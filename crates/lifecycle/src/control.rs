@@ -74,6 +74,11 @@ pub enum Request {
     },
     /// Start one more process; three descriptors come along unless it wants a terminal. It ends when the connection does.
     Exec(Exec),
+    /// Speak SSH over the two descriptors that come along: what is read, what is written.
+    Ssh {
+        /// The host key, as OpenSSH writes it.
+        host_key: String,
+    },
     /// Follow the main process's streams.
     Attach,
     /// The attached terminal has another size.

@@ -8,7 +8,7 @@ use crate::channel::{CONTROL, Message, receive, send};
 use crate::spec::Spec;
 use crate::wire::{
     FLAG_GATED, FLAG_JOIN, FLAG_MAIN, FLAG_TTY, REPLY_EXECUTED, REPLY_EXITED, REPLY_FAILED, REPLY_SPAWNED, REQUEST_SIGNAL, REQUEST_SPAWN,
-    SIGNAL_EVERYTHING,    STAGE_FORK, STAGE_SPEC, STAGE_TERMINAL, at,
+    SIGNAL_EVERYTHING, SIGNAL_GROUP, STAGE_FORK, STAGE_SPEC, STAGE_TERMINAL, at,
 };
 use crate::{AT_FDCWD, F_SETFD, FD_CLOEXEC, O_CLOEXEC, SIGCHLD, close, exit, launch, sys};
 
@@ -88,7 +88,7 @@ impl Init {
         }
         for child in &self.children[..self.count] {
             if child.id == words[1] {
-                let target = if words[3] == 1 { -child.pid } else { child.pid };
+                let target = if words[3] == SIGNAL_GROUP { -child.pid } else { child.pid };
                 sys!(KILL, target as isize, words[2]);
             }
         }

@@ -9,8 +9,10 @@ pub const MESSAGE_BYTES: usize = 16;
 /// Request: start a process. Descriptors: spec memfd, then stdin, stdout, stderr unless the spec asks for a terminal,
 /// then one more if `FLAG_GATED` (read end of the gate pipe) or `FLAG_JOIN` (a `tasks` file) is set.
 pub const REQUEST_SPAWN: u32 = 1;
-/// Request: send signal `a` to process `id` (`b` = 1: to its whole process group; `b` = `SIGNAL_EVERYTHING`).
+/// Request: send signal `a` to process `id` (`b` = `SIGNAL_GROUP`: to its whole process group; `b` = `SIGNAL_EVERYTHING`).
 pub const REQUEST_SIGNAL: u32 = 2;
+/// Word `b` of a signal for a process group.
+pub const SIGNAL_GROUP: u32 = 1;
 /// Word `b` of a signal for every process of the sandbox but pid 1.
 pub const SIGNAL_EVERYTHING: u32 = 2;
 

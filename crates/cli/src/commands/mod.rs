@@ -28,6 +28,7 @@ mod ps;
 mod request;
 mod rm;
 pub mod run;
+mod ssh;
 mod stats;
 mod stop;
 mod suite;
@@ -89,6 +90,8 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
         Verb::Completion { shell } => completion::run(shell),
         Verb::Version => version::run(&global),
         Verb::Policy(verb) => policy::run(global, &verb),
+        Verb::SshConfig { sandboxes } => ssh::config(global, &sandboxes),
+        Verb::SshProxy(arguments) => ssh::proxy(global, &arguments.sandbox).map_err(Failure::while_running),
         Verb::Gate => gate::run(&global),
         Verb::Monitor(arguments) => monitor::run(global, *arguments, ahead),
     }

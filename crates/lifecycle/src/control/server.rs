@@ -6,6 +6,7 @@ use crate::log::Stream;
 use crate::pump::{Output, Piece};
 use cofferdam_engine::{Changes, Control, EngineError, ErrorKind, Process, ProcessSpec, Sandbox, Stdio};
 use cofferdam_policy::egress::Policy;
+use cofferdam_ssh::{HostKey, Inside};
 use cofferdam_sys::{channel, readiness};
 use cofferdam_trust::{User, UserError};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with};
@@ -201,6 +202,10 @@ impl Connection {
                 self.exec(exec, fds).await;
                 return false;
             }
+            Request::Ssh { host_key } => {
+                self.ssh(&host_key, fds).await;
+                return false;
+            }
             Request::Attach => {
                 self.attach().await;
                 return true;
@@ -291,6 +296,44 @@ impl Connection {
         if let Some(reply) = reply {
             self.reply(&reply, &[]).await;
         }
+    }
+
+    /// Until the client, its proxy command or the sandbox has gone. In a thread of its own: a large copy holds nobody else up.
+    async fn ssh(&self, host_key: &str, fds: Vec<OwnedFd>) {
+        let begun = || {
+            let [from, to] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| io::Error::other("two descriptors are wanted"))?;
+            Ok::<_, io::Error>((HostKey::parse(host_key)?, from, to))
+        };
+        let (key, from, to) = match begun() {
+            Ok(begun) => begun,
+            Err(error) => {
+                self.reply(&failed(format!("ssh: {error}"), 125), &[]).await;
+                return;
+            }
+        };
+        let Defaults { environment, directory, user, accounts } = self.shared.defaults.clone();
+        let inside = Inside { sandbox: Arc::clone(&self.shared.sandbox), environment, directory, user, accounts };
+        let mut main = self.shared.main.lock().await.wait.watch();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let serve = move || {
+            let stopped = async { drop(stopped.await) };
+            let _ = end.send(cofferdam_ssh::serve(inside, &key, (from, to), stopped));
+        };
+        if let Err(error) = std::thread::Builder::new().name("ssh".into()).spawn(serve) {
+            self.reply(&failed(format!("ssh: {error}"), 125), &[]).await;
+            return;
+        }
+        let reply = tokio::select! {
+            served = ended => match served {
+                Ok(Err(error)) => failed(format!("ssh: {error}"), 125),
+                _ => Reply::Done,
+            },
+            () = self.hang_up() => Reply::Done,
+            _ = main.wait() => Reply::Done,
+        };
+        drop(stop);
+        self.reply(&reply, &[]).await;
     }
 
     fn describe(&self, exec: Exec, fds: Vec<OwnedFd>) -> Result<(ProcessSpec, Stdio), String> {
