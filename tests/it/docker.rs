@@ -255,6 +255,10 @@ fn ssh_leads_into_containers_too() {
     assert_eq!(tool("ssh", &["work.cofferdam", "id -u; pwd; exit 3"]).out, "10001\n/workspace\n");
     assert_eq!(tool("ssh", &["root@work.cofferdam", "id -u"]).out, "0\n");
     fs::write(on.home.path("there"), "content\n").expect("written");
+    let stats: serde_json::Value =
+        serde_json::from_str(on.ok(&["stats", "--no-stream", "-o", "json"]).lines().next().expect("a line")).expect("JSON");
+    let memory = stats.pointer("/usage/memory_bytes").or_else(|| stats.get("memory_bytes")).and_then(serde_json::Value::as_u64);
+    assert!(memory.is_some_and(|bytes| bytes > 0), "{stats}");
     let put = tool("scp", &["-q", &on.home.path("there").display().to_string(), "work.cofferdam:there"]);
     assert_eq!(put.code, 0, "{put:?}");
     assert_eq!(tool("ssh", &["work.cofferdam", "cat there; stat -c %u there"]).out, "content\n10001\n");

@@ -148,3 +148,46 @@ pub fn a_running_sandbox_a_branch_at_the_end_and_errors() {
         home.ok(&["rm", id]);
     }
 }
+
+/// A submodule stays what it is on a branch; what was changed in it comes back into the tree and as a patch, and is named.
+#[test]
+fn submodules_stay_what_they_are() {
+    let home = Home::new();
+    let repo = repository(&home);
+    let made = ended(Command::new("sh").current_dir(home.path("")).env("GIT_CONFIG_GLOBAL", "/dev/null").args([
+        "-c",
+        "set -e; g() { git -c user.name=a -c user.email=a@b -c protocol.file.allow=always -c safe.directory='*' \"$@\"; }; git init -q -b main lib; \
+         echo lib > lib/l; g -C lib add .; g -C lib commit -qm lib; g -C repo submodule --quiet add ../lib sub; g -C repo commit -qm sub",
+    ]));
+    assert_eq!(made.code, 0, "{made:?}");
+    let words = ["run", "--name", "work", "--repo", &repo.display().to_string(), "--", "sh", "-c"];
+    home.ok(&[&words[..], &["cd /workspace/repo; echo more >> sub/l; echo new > sub/n; echo new > subject"]].concat());
+    let applied = home.run(&["apply", "work"]);
+    assert!(
+        applied.code == 1 && applied.out.starts_with("1 files on branch") && applied.err.contains("not on the branch: sub/l, sub/n"),
+        "{applied:?}"
+    );
+    assert_eq!(git(&home, &["diff", "--name-status", "main", "cofferdam/work"]).out, "A\tsubject\n");
+    assert!(git(&home, &["ls-tree", "cofferdam/work", "sub"]).out.starts_with("160000 commit"));
+    home.ok(&["apply", "work", "--tree"]);
+    assert_eq!(fs::read_to_string(repo.join("sub/l")).expect("there"), "lib\nmore\n");
+    home.ok(&["rm", "work"]);
+}
+
+/// A repository whose objects have names of 64 digits.
+#[test]
+fn a_repository_of_long_names() {
+    let home = Home::new();
+    let path = home.path("repo");
+    fs::create_dir_all(&path).expect("made");
+    for name in ["a", "gone"] {
+        fs::write(path.join(name), "text\n").expect("written");
+    }
+    for words in [&["init", "-q", "-b", "main", "--object-format=sha256"][..], &["add", "."], &["commit", "-q", "-m", "first"]] {
+        assert_eq!(git(&home, words).code, 0, "{words:?}");
+    }
+    home.ok(&["run", "--name", "work", "--repo", &path.display().to_string(), "--", "sh", "-c", "cd /workspace/repo; rm gone; echo x > a"]);
+    home.ok(&["apply", "work"]);
+    assert_eq!(git(&home, &["diff", "--name-status", "main", "cofferdam/work"]).out, "M\ta\nD\tgone\n");
+    home.ok(&["rm", "work"]);
+}

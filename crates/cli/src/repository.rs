@@ -7,7 +7,7 @@ mod branch;
 mod patch;
 mod tree;
 
-pub use branch::to_branch;
+pub use branch::{Branch, to_branch};
 pub use patch::patch;
 pub use tree::to_tree;
 

@@ -4,11 +4,11 @@ use crate::args::{ApplyArgs, Global};
 use crate::context::Context;
 use crate::exit::{FAILED, Failure};
 use crate::output::{note, one};
-use crate::repository::{Changed, patch, to_branch, to_tree};
+use crate::repository::{Branch, Changed, patch, to_branch, to_tree};
 use cofferdam_model::SandboxRecord;
 use serde::Serialize;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Serialize)]
@@ -41,10 +41,21 @@ pub fn run(global: Global, arguments: &ApplyArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let branch = arguments.branch.clone().unwrap_or_else(|| format!("cofferdam/{}", called(&record)));
-    let commit = branch_of(&context, &changed, &record, &branch, arguments.message.as_deref())?;
+    let Branch { commit, left_out } = branch_of(&context, &changed, &record, &branch, arguments.message.as_deref())?;
+    let files = files - left_out.len();
     let applied = Applied { files, branch: Some(branch.clone()), commit: Some(commit.clone()) };
     one(context.global.output, &applied, |out| writeln!(out, "{files} files on branch {branch} ({})", &commit[..12.min(commit.len())]))?;
-    Ok(ExitCode::SUCCESS)
+    all_there(&left_out).map(|()| ExitCode::SUCCESS)
+}
+
+/// What a branch lacks is no detail.
+pub fn all_there(left_out: &[PathBuf]) -> Result<(), Failure> {
+    if left_out.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = left_out.iter().map(|path| path.display().to_string()).collect();
+    let message = format!("in a submodule, and not on the branch: {}", names.join(", "));
+    Err(Failure::new(FAILED, "submodule", message).remedy("--tree and --patch bring everything back"))
 }
 
 fn called(record: &SandboxRecord) -> String {
@@ -58,7 +69,7 @@ pub fn branch_of(
     record: &SandboxRecord,
     branch: &str,
     message: Option<&str>,
-) -> Result<String, Failure> {
+) -> Result<Branch, Failure> {
     let scratch = tempfile::Builder::new().prefix("apply-").tempdir_in(context.data.path())?;
     let own = format!("{}\n\nWhat sandbox {} changed.\n", record.command.join(" ").chars().take(72).collect::<String>(), record.id);
     to_branch(changed, branch, message.unwrap_or(&own), scratch.path())

@@ -1,13 +1,13 @@
 //! `cofferdam run`: a command in a new sandbox, in the foreground or detached.
 
 use crate::args::{Global, RunArgs};
-use crate::commands::apply::branch_of;
+use crate::commands::apply::{all_there, branch_of};
 use crate::commands::{monitor, request};
 use crate::context::{Context, random};
 use crate::engines::EngineName;
 use crate::exit::{FAILED_TO_RUN, Failure, NOT_FOUND, TIME_LIMIT};
 use crate::output::printable;
-use crate::repository::Changed;
+use crate::repository::{Branch, Changed};
 use crate::terminal::{self, Raw};
 use crate::toolchain;
 use cofferdam_engine_native::Ahead;
@@ -100,8 +100,10 @@ fn bring_back(context: &Context, outcome: &Outcome, branch: Option<&str>) -> Res
         _ if files == 0 => crate::output::note!("cofferdam: nothing was changed in {}", changed.source.display()),
         Some(branch) => {
             changed.tell_left_out();
-            let commit = branch_of(context, &changed, record, branch, None)?;
+            let Branch { commit, left_out } = branch_of(context, &changed, record, branch, None)?;
+            let files = files - left_out.len();
             crate::output::note!("cofferdam: {files} files on branch {branch} ({})", &commit[..12.min(commit.len())]);
+            all_there(&left_out)?;
         }
         None => crate::output::note!("cofferdam: {files} files differ: cofferdam diff {id}; cofferdam apply {id} puts them on a branch"),
     }

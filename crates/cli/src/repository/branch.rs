@@ -2,6 +2,7 @@
 
 use super::{Changed, Item};
 use crate::exit::{FAILED, Failure};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -25,8 +26,17 @@ struct Git {
     index: PathBuf,
 }
 
-/// Makes the branch; gives its commit.
-pub fn to_branch(changed: &Changed, branch: &str, message: &str, scratch: &Path) -> Result<String, Failure> {
+/// A branch that was made.
+#[derive(Debug)]
+pub struct Branch {
+    /// Its commit.
+    pub commit: String,
+    /// What differs in repositories of their own below this one, which its commits cannot hold.
+    pub left_out: Vec<PathBuf>,
+}
+
+/// Makes the branch.
+pub fn to_branch(changed: &Changed, branch: &str, message: &str, scratch: &Path) -> Result<Branch, Failure> {
     let top = Git { top: changed.source.clone(), index: scratch.join("index") }.text(&["rev-parse", "--show-toplevel"], b"")?;
     let git = Git { top: PathBuf::from(&top), index: scratch.join("index") };
     git.text(&["check-ref-format", "--branch", branch], b"")?;
@@ -40,15 +50,22 @@ pub fn to_branch(changed: &Changed, branch: &str, message: &str, scratch: &Path)
         None => git.text(&["read-tree", "--empty"], b"")?,
     };
     let below = changed.source.strip_prefix(&git.top).unwrap_or(Path::new(""));
-    let mut entries = Vec::new();
-    for difference in &changed.differences {
+    let nothing = "0".repeat(git.store(b"")?.len());
+    let paths: Vec<PathBuf> = changed.differences.iter().map(|difference| below.join(&difference.path)).collect();
+    let submodules = git.submodules(&paths)?;
+    let (mut entries, mut left_out) = (Vec::new(), Vec::new());
+    for (difference, path) in changed.differences.iter().zip(paths) {
+        if path.ancestors().any(|place| submodules.contains(place)) {
+            left_out.push(difference.path.clone());
+            continue;
+        }
         let (mode, object) = match &difference.after {
-            None => ("0", "0".repeat(40)),
+            None => ("0", nothing.clone()),
             Some(Item::File(bytes, executable)) => (if *executable { "100755" } else { "100644" }, git.store(bytes)?),
             Some(Item::Link(target)) => ("120000", git.store(target.as_os_str().as_bytes())?),
         };
         entries.extend(format!("{mode} {object}\t").into_bytes());
-        entries.extend(below.join(&difference.path).as_os_str().as_bytes());
+        entries.extend(path.as_os_str().as_bytes());
         entries.push(0);
     }
     git.text(&["update-index", "-z", "--index-info"], &entries)?;
@@ -63,13 +80,30 @@ pub fn to_branch(changed: &Changed, branch: &str, message: &str, scratch: &Path)
     }
     let commit = git.text(&words, message.as_bytes())?;
     // Only if nobody has made it meanwhile.
-    git.text(&["update-ref", "-m", "cofferdam apply", &reference, &commit, &"0".repeat(commit.len())], b"")?;
-    Ok(commit)
+    git.text(&["update-ref", "-m", "cofferdam apply", &reference, &commit, &nothing], b"")?;
+    Ok(Branch { commit, left_out })
 }
 
 impl Git {
     fn store(&self, bytes: &[u8]) -> Result<String, Failure> {
         self.text(&["hash-object", "-w", "--stdin", "--no-filters"], bytes)
+    }
+
+    /// Which of these paths, and of the directories that they lie in, are submodules in the index.
+    fn submodules(&self, paths: &[PathBuf]) -> Result<BTreeSet<PathBuf>, Failure> {
+        /// A command line takes so many.
+        const AT_ONCE: usize = 500;
+        let places: BTreeSet<&Path> = paths.iter().flat_map(|path| path.ancestors()).filter(|place| *place != Path::new("")).collect();
+        let places: Vec<&str> = places.into_iter().filter_map(Path::to_str).collect();
+        let mut found = BTreeSet::new();
+        let tree = self.text(&["write-tree"], b"")?;
+        for some in places.chunks(AT_ONCE) {
+            let words = [&["--literal-pathspecs", "ls-tree", "-z", "--full-tree", &tree, "--"], some].concat();
+            let listed = self.text(&words, b"")?;
+            let links = listed.split('\0').filter_map(|entry| entry.strip_prefix("160000 ")?.split_once('\t'));
+            found.extend(links.map(|(_, path)| PathBuf::from(path)));
+        }
+        Ok(found)
     }
 
     fn text(&self, words: &[&str], input: &[u8]) -> Result<String, Failure> {
