@@ -1,8 +1,9 @@
-//! Commands for those who work on Cofferdam: `cargo xtask quickstart | test | tidy | bench | crash | images | dist`.
+//! Commands for those who work on Cofferdam: `cargo xtask quickstart | test | tidy | bench | crash | fuzz | images | dist`.
 
 mod bench;
 mod crash;
 mod dist;
+mod fuzz;
 mod images;
 mod packages;
 mod quickstart;
@@ -19,6 +20,7 @@ const USAGE: &str = "cargo xtask COMMAND
   tidy         check layers, names and sizes
   bench        measure against other systems, in one run; writes docs/benchmarks.md
   crash        let a suite's runner, disk and power fail, ten times as often as CI does: crash [RUNS [SEED]]
+  fuzz         the parsers that meet a sandbox's bytes first, a minute each: fuzz [SECONDS]
   images       build every definition in images/ twice, compare the results, and with umoci: images [NAME...]
   dist         build the static binary, twice, and check that both are the same";
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         "test" => test::run(),
         "tidy" => tidy::run(),
         "bench" => bench::run(),
+        "fuzz" => fuzz::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "crash" => crash::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "images" => images::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "dist" => dist::run(),

@@ -14,6 +14,7 @@ const TO_TEST: &[&str] = &[
     "docker.io",
     "e2fsprogs",
     "file",
+    "g++",
     "gcc",
     "gcc-aarch64-linux-gnu",
     "gdb",

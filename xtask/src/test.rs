@@ -1,5 +1,6 @@
 //! Everything that CI runs.
 
+use crate::fuzz;
 use crate::packages;
 use crate::shell::{self, Step, binary, command, output, succeeds, target};
 use crate::tidy;
@@ -16,6 +17,7 @@ pub fn run_all() -> Result<(u64, u64), String> {
     cross_check()?;
     let size = output(&["sh", "-c", &format!("stat -c %s {}", binary().display())])?;
     eprintln!("{}: {} bytes", binary().display(), size.trim());
+    fuzz::run(&[])?;
     tests()
 }
 

@@ -88,7 +88,8 @@ fn read_name(message: &[u8], mut at: usize) -> Option<(String, usize)> {
         if length == 0 {
             return Some((name, at));
         }
-        if length > 63 || at + length - start > LONGEST_NAME {
+        // The last byte, which ends it, counts too.
+        if length > 63 || at + length + 1 - start > LONGEST_NAME {
             return None;
         }
         if !name.is_empty() {
@@ -141,6 +142,21 @@ mod tests {
         bytes[11] = 1;
         let answer = write_answer(&bytes, &question, Answer::NoData);
         assert_eq!((answer.len(), &answer[10..12]), (length, &[0, 0][..]));
+    }
+
+    /// 255 bytes with their lengths and the end (RFC 1035, section 2.3.4), and none more.
+    #[test]
+    fn the_longest_name() {
+        let of = |last: u8| {
+            let mut name = Vec::new();
+            for length in [63, 63, 63, last] {
+                name.push(length);
+                name.extend(vec![b'a'; usize::from(length)]);
+            }
+            name.push(0);
+            (name.len(), read_query(&query(&name)).is_some())
+        };
+        assert_eq!((of(61), of(62)), ((255, true), (256, false)));
     }
 
     #[test]

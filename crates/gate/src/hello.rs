@@ -69,7 +69,9 @@ fn message(bytes: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
             if wanted > MOST_MESSAGE {
                 return Err("a ClientHello of more than 16 KiB");
             }
-            if joined.len() > 4 + wanted {
+            // What the record's header promises counts, whether it is here yet or not.
+            let still_to_come = RECORD_HEADER + length - available;
+            if joined.len() + still_to_come > 4 + wanted {
                 return Err("bytes behind the ClientHello in its record");
             }
             if joined.len() == 4 + wanted {
