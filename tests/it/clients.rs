@@ -191,6 +191,44 @@ pub fn pip_and_apt_fetch_packages() {
 }
 
 #[test]
+pub fn npm_fetches_packages() {
+    let mut place = Place::new();
+    let www = place.www();
+    sh(
+        "mkdir -p npm tarballs package && printf '{\"name\":\"demo\",\"version\":\"1.0.0\",\"main\":\"main.js\"}' > package/package.json && \
+         echo 'module.exports = \"from a tarball\"' > package/main.js && tar -czf tarballs/demo.tgz package && \
+         printf '{\"name\":\"demo\",\"dist-tags\":{\"latest\":\"1.0.0\"},\"versions\":{\"1.0.0\":{\"name\":\"demo\",\"version\":\"1.0.0\",\"dist\":{\"tarball\":\"https://site.test:4443/tarballs/demo.tgz\",\"shasum\":\"%s\"}}}}' \
+         $(sha1sum tarballs/demo.tgz | cut -d' ' -f1) > npm/demo",
+        &www,
+    );
+    place.files(4443);
+    let npm = "cd /tmp && npm install --silent --no-audit --no-fund --fetch-retries=0 --cache /tmp/cache --registry https://site.test:4443/npm/ --cafile /ca/site.pem demo && \
+               node -p 'require(\"demo\")'";
+    place.works("site.test:4443", &[], npm, "from a tarball");
+}
+
+/// With the toolchain of whoever runs the tests, which is root's.
+#[test]
+fn cargo_fetches_crates() {
+    let mut place = Place::new();
+    let www = place.www();
+    sh(
+        "mkdir -p index/de/mo crates/demo/1.0.0 demo-1.0.0/src && printf '[package]\nname = \"demo\"\nversion = \"1.0.0\"\nedition = \"2021\"\n' > demo-1.0.0/Cargo.toml && \
+         echo '// from a crate' > demo-1.0.0/src/lib.rs && tar -czf crates/demo/1.0.0/download demo-1.0.0 && \
+         printf '{\"dl\":\"https://site.test:4443/crates\"}' > index/config.json && \
+         printf '{\"name\":\"demo\",\"vers\":\"1.0.0\",\"deps\":[],\"cksum\":\"%s\",\"features\":{},\"yanked\":false}\\n' \
+         $(sha256sum crates/demo/1.0.0/download | cut -d' ' -f1) > index/de/mo/demo",
+        &www,
+    );
+    place.files(4443);
+    let cargo = "mkdir -p /tmp/c/src && cd /tmp/c && touch src/lib.rs && export CARGO_HOME=/tmp/home CARGO_HTTP_CAINFO=/ca/site.pem CARGO_NET_RETRY=0 \
+                 CARGO_REGISTRIES_LAB_INDEX=sparse+https://site.test:4443/index/ && \
+                 printf '[package]\nname = \"c\"\nversion = \"1.0.0\"\nedition = \"2021\"\n[dependencies]\ndemo = { version = \"1\", registry = \"lab\" }\n' > Cargo.toml && \
+                 cargo fetch -q && cat /tmp/home/registry/src/*/demo-1.0.0/src/lib.rs";
+    place.works("site.test:4443", &["--toolchain", "rust"], cargo, "from a crate");
+}
+
+#[test]
 pub fn psql_a_web_socket_and_openssl() {
     let mut place = Place::new();
     let cluster = tempfile::Builder::new().prefix("postgres-of-a-test").tempdir_in("/var/tmp").expect("a directory");
