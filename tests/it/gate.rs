@@ -1,7 +1,7 @@
 //! What a sandbox reaches through the gate, and what it does not, in a laboratory of two namespaces.
 
 use cofferdam_tests::lab::{Lab, OTHER, SITE};
-use cofferdam_tests::{Home, eventually};
+use cofferdam_tests::{Home, ended, eventually};
 
 /// A home whose gate is ended with it: it would stay for half a minute.
 struct Place {
@@ -214,6 +214,66 @@ pub fn a_policy_is_replaced_while_connections_stand() {
     place.home.run(&["exec", "long", "touch", "/tmp/again"]);
     eventually("it is let through", || log().contains("d b'220 ready"));
     place.home.ok(&["rm", "-f", "long"]);
+}
+
+/// What is changed in the file that a sandbox was given holds at once; a broken file changes nothing; `--always` writes there and nowhere else.
+#[test]
+pub fn a_policy_file_is_followed_and_edited() {
+    let place = Place::new();
+    let (policy, home) = (place.home.path("policy.yaml"), &place.home);
+    let write = |text: &str| std::fs::write(&policy, text).expect("written");
+    let begin = "# Mine.\nversion: 1\nnetwork: limited_web\nallow:\n  - site.test:7 # echo\n";
+    write(begin);
+    let words = ["run", "-d", "--name", "long", "--policy", &policy.display().to_string(), "--allow", "flag.test:1", "--", "sleep", "100"];
+    let ran = place.lab.run(home, &words);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let reach = |port: u16| {
+        let look = format!(
+            "import socket; socket.create_connection(('site.test', {port}), 3).recv(10) if {port} == 25 else socket.create_connection(('site.test', {port}), 3)"
+        );
+        home.run(&["exec", "long", "python3", "-c", &look]).code == 0
+    };
+    assert!(reach(7) && !reach(25));
+    write(&begin.replace("site.test:7", "site.test:25"));
+    eventually("the change is in force", || !reach(7));
+    assert!(reach(25));
+    let allowed = |what: &str| home.run(&["policy", "explain", "long", what]).code == 0;
+    assert!(allowed("flag.test:1"), "what was said by a flag still holds");
+    write("version: 1\nnetwork: limited_web\nallow: [\"*\"]\n");
+    eventually("the broken file is on record", || home.ok(&["policy", "log", "long"]).contains("policy.refused"));
+    assert!(reach(25) && home.ok(&["policy", "log", "long"]).contains("the old policy stays in force"));
+    write(begin);
+    eventually("it is mended", || !reach(25));
+    // Into the file, whose words stay.
+    let added = home.ok(&["policy", "allow", "--always", "long", "site.test:25"]);
+    assert!(added.contains("is in force") && reach(25), "{added}");
+    assert_eq!(std::fs::read_to_string(&policy).expect("there"), format!("{begin}  - \"site.test:25\"\n"));
+    // In an editor: of this sandbox, and of the file.
+    let edit = |editor: &str, words: &[&str]| ended(home.command(&[&["policy", "edit", "long"], words].concat()).env("VISUAL", editor));
+    let once = edit("sed -i /25/d", &[]);
+    // Its ports are those that a rule without any has.
+    assert!(once.code == 0 && !reach(25) && allowed("site.test:443"), "{once:?}");
+    let file = edit("sed -i s/site.test:7/site.test:80/", &["--always"]);
+    assert!(file.code == 0 && std::fs::read_to_string(&policy).expect("there").contains("  - site.test:80 # echo\n"), "{file:?}");
+    eventually("that is in force", || allowed("site.test:80") && !allowed("site.test:7"));
+    let broken = edit("sed -i s/limited_web/everything/", &["--always"]);
+    assert!(
+        broken.code == 1 && broken.err.contains("the old policy stays in force") && broken.err.contains("what you wrote is in"),
+        "{broken:?}"
+    );
+    assert!(std::fs::read_to_string(&policy).expect("there").contains("limited_web"));
+    let kept = broken.err.split("what you wrote is in ").nth(1).and_then(|rest| rest.split(':').next()).expect("a path");
+    std::fs::remove_file(kept).expect("it is there");
+    assert!(edit("true", &[]).err.contains("nothing was changed"));
+    assert_eq!(edit("false", &[]).code, 1);
+    home.ok(&["rm", "-f", "long"]);
+    // Without a file there is nothing to write to.
+    let ran = place.lab.run(home, &["run", "-d", "--name", "none", "--allow", "site.test:7", "--", "sleep", "100"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let refused = home.run(&["policy", "allow", "--always", "none", "x.test"]);
+    assert!(refused.code == 1 && refused.err.contains("was given no policy file"), "{refused:?}");
+    assert_eq!(home.run(&["policy", "explain", "none", "x.test"]).code, 1, "and nothing changed");
+    home.ok(&["rm", "-f", "none"]);
 }
 
 /// A host that reaches the internet through a proxy only: what was checked is what the proxy is asked for.

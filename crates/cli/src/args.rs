@@ -230,6 +230,17 @@ pub enum PolicyVerb {
         /// HOST[:PORT], *.HOST[:PORT], ADDRESS/PREFIX:PORT, preset:NAME.
         #[arg(required = true, value_name = "HOST[:PORT]")]
         entries: Vec<String>,
+        /// Write it into the policy file that the sandbox was given, too.
+        #[arg(long)]
+        always: bool,
+    },
+    /// Change the policy of a running sandbox in an editor (VISUAL, EDITOR, vi): connections that the new one does not allow are closed.
+    Edit {
+        /// Sandbox: name, id or prefix of an id.
+        sandbox: String,
+        /// Edit the policy file that the sandbox was given, and keep it.
+        #[arg(long)]
+        always: bool,
     },
     /// Replace the policy of a running sandbox: connections that the new one does not allow are closed.
     Replace {

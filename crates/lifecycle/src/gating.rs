@@ -17,6 +17,7 @@ use cofferdam_gate::upstream::Upstream;
 use cofferdam_model::NewEvent;
 use cofferdam_policy::egress::Policy;
 use cofferdam_sys::{lock, readiness};
+use rustix::event::{PollFd, PollFlags};
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -25,10 +26,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What a gate says when it can be connected to.
 pub const READY: &str = "ready";
 const TRIES: u32 = 5;
+/// How long a gate may take to start.
+const STARTED_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// The record of a sandbox, in its directory.
 const RECORD: &str = "gate.log";
 /// How much of it is in the database.
@@ -43,6 +48,39 @@ pub struct GateRequest {
     pub upstream: Option<Upstream>,
     /// The program that is the gate when it is called with `gate`.
     pub program: PathBuf,
+    /// Where the policy comes from, if it is to be followed.
+    pub file: Option<PolicySource>,
+}
+
+/// A policy file that is followed as it changes.
+#[derive(Clone)]
+pub struct PolicySource {
+    /// The file.
+    pub path: PathBuf,
+    /// Reads and compiles it, with what was said besides; an error is told to the user by it, too.
+    pub compile: Arc<dyn Fn() -> Result<Policy, String> + Send + Sync>,
+}
+
+impl std::fmt::Debug for PolicySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PolicySource").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// What tells one state of a file from another.
+type Stamp = (u64, i64, i64, u64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    // A file that is gone is being replaced, or stays what it was.
+    std::fs::metadata(path).ok().map(|found| (found.ino(), found.mtime(), found.mtime_nsec(), found.len()))
+}
+
+/// A policy file, and what was seen of it.
+struct Followed {
+    source: PolicySource,
+    in_force: Option<Stamp>,
+    seen: Option<Stamp>,
 }
 
 /// Where gates of a data directory are found.
@@ -60,6 +98,7 @@ pub struct Gating {
     data: PathBuf,
     program: PathBuf,
     record: PathBuf,
+    followed: Mutex<Option<Followed>>,
     state: Mutex<State>,
 }
 
@@ -88,10 +127,14 @@ impl Gating {
     pub fn begin(data: &DataDir, directory: &Path, request: GateRequest) -> io::Result<Arc<Self>> {
         let record = directory.join(RECORD);
         File::options().create(true).append(true).open(&record)?;
-        let GateRequest { policy, upstream, program } = request;
+        let GateRequest { policy, upstream, program, file } = request;
+        let followed = file.map(|source| {
+            let now = stamp(&source.path);
+            Followed { source, in_force: now, seen: now }
+        });
         write_policy(&record, &policy)?;
         let state = State { policy, upstream, sockets: None, gate: None, epoch: 0, read: 0, decisions: BTreeMap::new(), traffic: (0, 0) };
-        let gating = Self { data: data.path().to_owned(), program, record, state: Mutex::new(state) };
+        let gating = Self { data: data.path().to_owned(), program, record, followed: Mutex::new(followed), state: Mutex::new(state) };
         let gate = find_or_start(&gating.data, &gating.program)?;
         gating.lock().gate = Some(gate);
         Ok(Arc::new(gating))
@@ -180,6 +223,31 @@ impl Gating {
         Ok(done)
     }
 
+    /// Whether there is a policy file to follow.
+    pub fn follows(&self) -> bool {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Looks whether the policy file has changed since it came into force, and stays so from one look to the next: an editor may be writing. What
+    /// came of it as an event of the sandbox. Blocking.
+    pub fn follow(&self, subject: &str) -> Option<NewEvent> {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Followed { source, in_force, seen } = followed.as_mut()?;
+        let found = stamp(&source.path)?;
+        if Some(found) == *in_force || seen.replace(found) != Some(found) {
+            return None;
+        }
+        *in_force = Some(found);
+        let done = (source.compile)().and_then(|policy| self.replace(policy).map_err(|error| error.to_string()));
+        let (kind, reason, data) = match done {
+            Ok((generation, closed)) => ("policy.replaced", None, serde_json::json!({ "generation": generation, "closed": closed })),
+            Err(why) => ("policy.refused", Some(format!("the old policy stays in force: {why}")), serde_json::Value::Null),
+        };
+        let rule = Some(source.path.display().to_string());
+        let (actor, subject, kind) = ("cofferdam".to_owned(), subject.to_owned(), kind.to_owned());
+        Some(NewEvent { time: now(), actor, subject, kind, rule, reason, data })
+    }
+
     /// Takes over what the gate has written since the last time, as events of the sandbox.
     pub fn take_record(&self, subject: &str) -> Vec<NewEvent> {
         let mut state = self.lock();
@@ -187,6 +255,10 @@ impl Gating {
         // A record that cannot be read now is read later, or with the next sweep.
         let Ok(lines) = read_lines(&self.record, &mut state.read) else { return events };
         for line in lines {
+            let Some(line) = line else {
+                events.push(unreadable(subject));
+                continue;
+            };
             if let Some(decision) = &line.decision {
                 let key = (decision.verdict, decision.host.clone(), decision.port, decision.protocol.clone());
                 let seen = state.decisions.entry(key).or_insert_with(|| Seen { decision: decision.clone(), count: 0 });
@@ -241,8 +313,8 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
-/// Whole lines behind what was read before.
-fn read_lines(path: &Path, read: &mut u64) -> io::Result<Vec<Line>> {
+/// Whole lines behind what was read before; None for one that says nothing.
+fn read_lines(path: &Path, read: &mut u64) -> io::Result<Vec<Option<Line>>> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(*read))?;
     let mut text = Vec::new();
@@ -250,7 +322,20 @@ fn read_lines(path: &Path, read: &mut u64) -> io::Result<Vec<Line>> {
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     *read += whole as u64;
     let lines = text[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    Ok(lines.map(|line| serde_json::from_slice(line).ok()).collect())
+}
+
+/// The gate wrote something that cannot be read: a decision may be missing, and that is on record.
+fn unreadable(subject: &str) -> NewEvent {
+    NewEvent {
+        time: now(),
+        actor: "cofferdam".into(),
+        subject: subject.to_owned(),
+        kind: "network.unreadable".into(),
+        rule: None,
+        reason: Some("a line of the gate's record cannot be read".into()),
+        data: serde_json::Value::Null,
+    }
 }
 
 fn event_of(line: &Line, subject: &str) -> NewEvent {
@@ -283,7 +368,7 @@ fn event_of(line: &Line, subject: &str) -> NewEvent {
 pub fn leftover_record(directory: &Path, subject: &str) -> Vec<NewEvent> {
     let taken = std::fs::read_to_string(directory.join(TAKEN)).ok().and_then(|text| text.parse().ok());
     let lines = read_lines(&directory.join(RECORD), &mut taken.unwrap_or(0)).unwrap_or_default();
-    lines.iter().map(|line| event_of(line, subject)).collect()
+    lines.iter().map(|line| line.as_ref().map_or_else(|| unreadable(subject), |line| event_of(line, subject))).collect()
 }
 
 /// Connects to the gate of a data directory, starting it if there is none.
@@ -298,22 +383,30 @@ fn find_or_start(data: &Path, program: &Path) -> io::Result<Gate> {
     }
     let directory = gate_directory(data);
     DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-    let _lock = wait_for_lock(&directory.join("lock"))?;
+    let _lock = wait_for_lock(&directory.join("lock"), STARTED_WITHIN)?;
     // Someone else may have started it while this process waited.
     if let Ok(gate) = connect() {
         return Ok(gate);
     }
-    start(data, program, &directory)?;
+    start(data, program, &directory, STARTED_WITHIN)?;
     connect()
 }
 
-fn wait_for_lock(path: &Path) -> io::Result<OwnedFd> {
+/// A gate is started within milliseconds. Who has taken so long hangs, and must not make everybody hang.
+fn wait_for_lock(path: &Path, within: Duration) -> io::Result<OwnedFd> {
     let file = lock::open_file(path).map_err(|error| error.source)?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+    let begun = Instant::now();
+    while !lock::try_lock(&file, true).map_err(|error| error.source)? {
+        if begun.elapsed() > within {
+            let why = format!("another process has been starting the gate for {} s: it holds {}", within.as_secs(), path.display());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
     Ok(file)
 }
 
-fn start(data: &Path, program: &Path, directory: &Path) -> io::Result<()> {
+fn start(data: &Path, program: &Path, directory: &Path, within: Duration) -> io::Result<()> {
     let log = File::options().create(true).append(true).open(directory.join("gate.log"))?;
     let mut child = Command::new(program)
         .arg("--data-dir")
@@ -326,6 +419,11 @@ fn start(data: &Path, program: &Path, directory: &Path) -> io::Result<()> {
         .spawn()?;
     let mut word = String::new();
     if let Some(out) = child.stdout.take() {
+        let mut polled = [PollFd::new(&out, PollFlags::IN)];
+        let wait = rustix::event::Timespec { tv_sec: within.as_secs() as i64, tv_nsec: within.subsec_nanos().into() };
+        if rustix::event::poll(&mut polled, Some(&wait))? == 0 {
+            child.kill()?;
+        }
         BufReader::new(out).read_line(&mut word)?;
     }
     if word.trim() == READY {
@@ -333,4 +431,33 @@ fn start(data: &Path, program: &Path, directory: &Path) -> io::Result<()> {
     }
     let status = child.wait()?;
     Err(io::Error::other(format!("the gate did not start ({status}): see {}", directory.join("gate.log").display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_on_record() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join(RECORD), "{\"rubbish\n").expect("written");
+        let events = leftover_record(directory.path(), "sandbox:x");
+        assert_eq!(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["network.unreadable"]);
+    }
+
+    #[test]
+    fn a_starter_that_hangs_holds_nobody_up() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, within) = (directory.path().join("lock"), Duration::from_millis(50));
+        let held = wait_for_lock(&path, within).expect("free");
+        assert_eq!(wait_for_lock(&path, within).expect_err("held").kind(), io::ErrorKind::TimedOut);
+        drop(held);
+        wait_for_lock(&path, within).expect("free again");
+        // A gate that says nothing is ended.
+        let program = directory.path().join("silent");
+        std::fs::write(&program, "#!/bin/sh\nexec sleep 60\n").expect("written");
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
+        let error = start(directory.path(), &program, directory.path(), within).expect_err("it is no gate").to_string();
+        assert!(error.contains("the gate did not start (signal: 9"), "{error}");
+    }
 }

@@ -321,6 +321,7 @@ fn first_record(request: &Request, engine: &Capabilities) -> SandboxRecord {
         view: request.view.as_ref().map(|view| ViewOf { source: view.source.path().to_owned(), target: view.target.clone() }),
         unenforced: engine.missing.iter().map(|(control, _)| control.clone()).collect(),
         volumes: request.volumes.clone(),
+        policy_file: request.gate.as_ref().and_then(|gate| gate.file.as_ref()).map(|file| file.path.clone()),
         labels: request.labels.clone(),
         phase: Phase::Creating,
         reason: None,

@@ -66,6 +66,9 @@ pub struct SandboxRecord {
     /// Named volumes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeUse>,
+    /// The policy file that it was given, which is followed as it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_file: Option<PathBuf>,
     /// Labels given by the user.
     pub labels: BTreeMap<String, String>,
     /// Where it is in its life.

@@ -5,10 +5,11 @@ use crate::config;
 use crate::exit::{FAILED, Failure};
 use crate::registries;
 use cofferdam_gate::upstream::Upstream;
-use cofferdam_lifecycle::gating::GateRequest;
+use cofferdam_lifecycle::gating::{GateRequest, PolicySource};
 use cofferdam_model::NetworkLevel;
 use cofferdam_policy::egress::{Allow, Deny, Policy, PolicyFile, Presets, Source};
 use std::path::Path;
+use std::sync::Arc;
 
 /// What was asked for.
 #[derive(Debug, Default)]
@@ -59,7 +60,24 @@ impl<'a> Wanted<'a> {
         if source.level == NetworkLevel::Isolated {
             return Ok((source.level, None));
         }
-        Ok((source.level, Some(GateRequest { policy, upstream: upstream()?, program: std::env::current_exe()? })))
+        let file = self.policy.map(|path| self.follow(path)).transpose()?;
+        Ok((source.level, Some(GateRequest { policy, upstream: upstream()?, program: std::env::current_exe()?, file })))
+    }
+
+    /// The policy file, to be compiled with the same flags again when it changes.
+    fn follow(&self, path: &Path) -> Result<PolicySource, Failure> {
+        let path = std::path::absolute(path)?;
+        let (network, allow, deny, file) = (self.network, self.allow.to_vec(), self.deny.to_vec(), path.clone());
+        let compile = move || {
+            let wanted = Wanted { network, allow: &allow, deny: &deny, policy: Some(&file) };
+            let compiled = wanted.compile().map_err(|failure| failure.message().clone());
+            match &compiled {
+                Ok(_) => crate::output::note!("cofferdam: {} has changed, and is in force", file.display()),
+                Err(why) => crate::output::note!("cofferdam: {} has changed; the old policy stays in force: {why}", file.display()),
+            }
+            compiled.map(|(_, gate)| gate.map_or_else(Policy::deny_all, |gate| gate.policy))
+        };
+        Ok(PolicySource { path, compile: Arc::new(compile) })
     }
 }
 

@@ -1,5 +1,7 @@
 //! `cofferdam policy`: check a file, say what would happen, show what did.
 
+mod edit;
+
 use crate::args::{Global, PolicyVerb};
 use crate::commands::egress;
 use crate::context::Context;
@@ -22,7 +24,8 @@ pub fn run(global: Global, verb: &PolicyVerb) -> Result<ExitCode, Failure> {
     match verb {
         PolicyVerb::Check { file } => check(&global, file),
         PolicyVerb::Explain { policy, destination } => explain(global, policy, destination),
-        PolicyVerb::Allow { sandbox, entries } => allow(global, sandbox, entries),
+        PolicyVerb::Allow { sandbox, entries, always } => allow(global, sandbox, entries, *always),
+        PolicyVerb::Edit { sandbox, always } => edit::run(&Context::open(global)?, sandbox, *always),
         PolicyVerb::Replace { sandbox, file } => {
             let (policy, warnings) = egress::compile_file(file)?;
             for warning in warnings {
@@ -94,8 +97,11 @@ fn explain(global: Global, policy: &str, destination: &str) -> Result<ExitCode, 
 }
 
 /// More rules for a running sandbox.
-fn allow(global: Global, reference: &str, entries: &[String]) -> Result<ExitCode, Failure> {
+fn allow(global: Global, reference: &str, entries: &[String], always: bool) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
+    if always {
+        edit::write_into_file(&context, reference, entries)?;
+    }
     let current = of_sandbox(&context, reference)?;
     let wanted = egress::Wanted { network: Some(NetworkLevel::LimitedWeb), allow: entries, ..egress::Wanted::default() };
     let more = wanted.compile()?.1.map(|gate| gate.policy.rules().to_vec()).unwrap_or_default();
@@ -150,7 +156,7 @@ fn log(global: Global, sandbox: Option<&str>, follow: bool) -> Result<ExitCode, 
     loop {
         let mut events = store.event_list(&filter)?;
         filter.after = events.last().map_or(filter.after, |event| event.sequence);
-        events.retain(|event| event.event.kind.starts_with("network."));
+        events.retain(|event| event.event.kind.starts_with("network.") || event.event.kind.starts_with("policy."));
         if !follow {
             one(context.global.output, &events, |out| events.iter().try_for_each(|event| writeln!(out, "{}", text(event))))?;
             return Ok(ExitCode::SUCCESS);

@@ -164,7 +164,15 @@ impl Running {
     /// Takes over what the gate has decided.
     async fn take_record(&self, record: &SandboxRecord, store: &Records) -> Result<(), SupervisorError> {
         let Some(gating) = &self.gating else { return Ok(()) };
-        let events = gating.take_record(&format!("sandbox:{}", record.id));
+        let subject = format!("sandbox:{}", record.id);
+        let followed = if gating.follows() {
+            let (gating, subject) = (Arc::clone(gating), subject.clone());
+            tokio::task::spawn_blocking(move || gating.follow(&subject)).await.ok().flatten()
+        } else {
+            None
+        };
+        let mut events = gating.take_record(&subject);
+        events.extend(followed);
         if !events.is_empty() {
             store.run(move |store| store.event_insert(&events)).await?;
             gating.taken();

@@ -20,6 +20,7 @@ fn record(digit: u8, name: Option<&str>) -> SandboxRecord {
         ports: Vec::new(),
         view: None,
         volumes: Vec::new(),
+        policy_file: None,
         labels: BTreeMap::new(),
         phase: Phase::Creating,
         reason: None,

@@ -21,6 +21,7 @@ fn running() -> SandboxRecord {
         ports: Vec::new(),
         view: None,
         volumes: Vec::new(),
+        policy_file: None,
         labels: BTreeMap::new(),
         phase: Phase::Running,
         reason: None,
