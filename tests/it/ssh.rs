@@ -345,6 +345,13 @@ fn a_hostile_sandbox_and_a_broken_client_change_nothing() {
         assert!(put.code != 0 || path == "link" || path == "up", "{path}: {put:?}");
         assert_eq!(fs::read_to_string(&secret).expect("there"), "of the host\n", "{path}");
     }
+    // What root may do from outside is more than root inside may: no link leads it to the kernel's files.
+    let trap = place.ssh(&["root@work.cofferdam", "cat /proc/1/oom_score_adj; ln -s /proc/1/oom_score_adj /workspace/trap"]);
+    let batch = place.home.path("trap");
+    fs::write(&batch, format!("put {} /workspace/trap\n", batch.display())).expect("written");
+    let sprung = ended(&mut place.tool("sftp", &["-b", &batch.display().to_string(), "root@work.cofferdam"]));
+    assert!(sprung.code != 0 && sprung.err.contains("Permission denied"), "{sprung:?}");
+    assert_eq!(place.inside("cat /proc/1/oom_score_adj").out, trap.out);
     // A directory that is a link every other moment, while files are written through it.
     assert_eq!(
         place

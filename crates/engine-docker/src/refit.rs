@@ -81,7 +81,10 @@ fn among_its_mounts(devices: &Devices, writable: &[String], volumes: &[Volume]) 
 fn cover_sys() -> Result<()> {
     let closed = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC;
     let whole = new_fs("sysfs", &[], closed)?;
-    let part = clone_tree(whole.as_fd(), "devices/system", false)?;
+    // Before 6.15 only of what is attached.
+    let attached =
+        || clone_tree(CWD, "/sys/devices/system", false).and_then(|part| set_attributes(&part, closed, None, false).map(|()| part));
+    let part = clone_tree(whole.as_fd(), "devices/system", false).or_else(|_| attached())?;
     let sys = new_fs("tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "64k"), FsOption::Value("nr_inodes", "8")], 0)?;
     for directory in ["devices", "devices/system"] {
         mkdirat(&sys, directory, Mode::from_raw_mode(0o755)).map_err(|e| cofferdam_sys::Error::new("make /sys", e))?;

@@ -2,6 +2,7 @@
 
 use crate::launch::{Ahead, launch};
 use crate::sandbox::NativeSandbox;
+use crate::staging;
 use async_trait::async_trait;
 use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec};
 use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
@@ -32,6 +33,8 @@ pub struct Host {
     ahead: Mutex<Option<Ahead>>,
     /// A proc file system, and how many network namespaces were reached through it.
     proc: Mutex<Option<(Arc<OwnedFd>, u32)>>,
+    /// Whether overlays are made as older kernels need it.
+    pub staged: bool,
     /// Thousandths of a CPU that this machine has.
     pub cpu_millis: u32,
     /// Landlock version of the kernel.
@@ -158,6 +161,7 @@ impl NativeEngine {
             spawner: Mutex::new(None),
             ahead: Mutex::new(None),
             proc: Mutex::new(None),
+            staged: staging::is_needed(),
             cpu_millis: process::cpus() * 1000,
             landlock: process::landlock_version(),
         };
@@ -170,6 +174,15 @@ impl NativeEngine {
     pub fn for_one(self, ahead: Option<Ahead>) -> Self {
         *self.host.ahead.lock().unwrap_or_else(PoisonError::into_inner) = ahead;
         Self { one: true, ..self }
+    }
+
+    /// Makes overlays as kernels before 6.15 need it, on whatever kernel. For tests.
+    #[must_use]
+    pub fn staged(mut self) -> Self {
+        if let Some(host) = Arc::get_mut(&mut self.host) {
+            host.staged = true;
+        }
+        self
     }
 
     /// What sandboxes of this process share.

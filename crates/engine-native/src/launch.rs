@@ -15,6 +15,7 @@ use crate::lease::Lease;
 use crate::masks;
 use crate::root::{Upper, host_tree, mounted, relative};
 use crate::seccomp::FILTER;
+use crate::staging::Staging;
 use crate::view::Place;
 use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
 use cofferdam_engine_host::cgroup::Cgroup;
@@ -177,7 +178,7 @@ struct Parts<'a> {
     upper: Upper<'a>,
     view: Option<Place<'a>>,
     /// A detached mount lives as long as its descriptor.
-    _disk: OwnedFd,
+    disk: OwnedFd,
 }
 
 fn make_parts<'a>(spec: &'a SandboxSpec, host: &Host) -> Result<Parts<'a>, EngineError> {
@@ -193,7 +194,7 @@ fn make_parts<'a>(spec: &'a SandboxSpec, host: &Host) -> Result<Parts<'a>, Engin
     let unlimited_cpu = spec.limits.cpus.millis() >= host.cpu_millis;
     let hierarchies = if unlimited_cpu { host.hierarchies.without_cpu() } else { host.hierarchies.clone() };
     let cgroup = Cgroup::create(&hierarchies, spec.install, spec.id, limits)?;
-    Ok(Parts { lease, cgroup, plan, devices, upper, view, _disk: disk })
+    Ok(Parts { lease, cgroup, plan, devices, upper, view, disk })
 }
 
 /// A network namespace with its rules, sockets and sysfs.
@@ -217,15 +218,24 @@ fn make_network(reach: Reach, rules: bool, proc: Option<Arc<OwnedFd>>) -> Result
     let attributes = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC;
     let (sysfs, whole) = if outer::is_host_root() {
         let whole = new_fs("sysfs", &[], attributes).map_err(system)?;
-        (clone_tree(whole.as_fd(), "devices/system", false).map_err(system)?, Some(whole))
+        match clone_tree(whole.as_fd(), "devices/system", false) {
+            Ok(part) => (part, Some(whole)),
+            // Before 6.15 only of what is attached.
+            Err(_) => (attached_sysfs(attributes)?, None),
+        }
     } else {
-        let part = clone_tree(rustix::fs::CWD, "/sys/devices/system", false).map_err(system)?;
-        set_attributes(&part, attributes, None, false).map_err(system)?;
-        (part, None)
+        (attached_sysfs(attributes)?, None)
     };
     let namespace = Network::make().map_err(system)?;
     let wire = wire::install(reach, wire::Unplugged { rules: !rules }, proc.as_fd()).map_err(system)?;
     Ok(MadeNetwork { namespace, wire, sysfs, whole_sysfs: whole })
+}
+
+/// The same part of the sysfs that this process sees.
+fn attached_sysfs(attributes: u64) -> Result<OwnedFd, EngineError> {
+    let part = clone_tree(rustix::fs::CWD, "/sys/devices/system", false).map_err(system)?;
+    set_attributes(&part, attributes, None, false).map_err(system)?;
+    Ok(part)
 }
 
 struct Made {
@@ -258,10 +268,11 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: Ma
     namespace::map_ids(child.pid(), ids).map_err(system)?;
     let userns = if ids.is_range() { Some(namespace::of_process(child.pid(), "user").map_err(system)?) } else { None };
     let userns = userns.as_ref().map(AsFd::as_fd);
-    let (root, lowers) = parts.upper.compose(userns)?;
+    let staging = if host.staged { Some(Staging::make(&parts.disk, &host.run_directory)?) } else { None };
+    let (root, lowers) = parts.upper.compose(userns, staging.as_ref())?;
     let mut trees = trees(spec, userns)?;
     if let Some(view) = &parts.view {
-        trees.push(view.compose(ids)?);
+        trees.push(view.compose(ids, staging.as_ref())?);
     }
     hand_over(&control, &root, &parts.devices, &network.sysfs, &trees)?;
     let mut done_with = lowers;

@@ -15,6 +15,7 @@ mod masks;
 mod root;
 mod sandbox;
 mod seccomp;
+mod staging;
 
 mod upperside;
 mod view;

@@ -4,6 +4,7 @@
 //! Every place that something will be mounted at is made in the upper directory first. An upper entry hides whatever
 //! the image ships under that name, a link out of the root included, so a hostile image cannot move a mount.
 
+use crate::staging::Staging;
 use cofferdam_engine::{Directory, EngineError, File, Mount, SandboxSpec};
 use cofferdam_engine_host::device::system;
 use cofferdam_sys::ids::{Ids, Owner};
@@ -178,12 +179,19 @@ impl<'a> Upper<'a> {
 
     /// The overlay, detached, and what is no longer needed once it is there. `userns` holds the sandbox's ids, where each has one
     /// outside.
-    pub fn compose(&self, userns: Option<BorrowedFd<'_>>) -> Result<(OwnedFd, Vec<OwnedFd>), EngineError> {
+    pub fn compose(&self, userns: Option<BorrowedFd<'_>>, staging: Option<&Staging>) -> Result<(OwnedFd, Vec<OwnedFd>), EngineError> {
         let mut lowers = Vec::new();
         for layer in &self.layers {
             let lower = clone_tree(*layer, "", false).map_err(system)?;
             set_attributes(&lower, attr::READ_ONLY, userns, false).map_err(no_idmap)?;
             lowers.push(lower);
+        }
+        if let Some(staging) = staging {
+            let mut options = PLAIN.to_vec();
+            options.extend(self.on_disk.then_some("volatile"));
+            options.push(books_text(userns.is_none()));
+            let overlay = staging.overlay(&lowers, self.upper.as_fd(), self.work.as_fd(), &options)?;
+            return Ok((overlay, lowers));
         }
         let mut options: Vec<FsOption<'_>> = lowers.iter().map(|lower| FsOption::Fd("lowerdir+", lower.as_fd())).collect();
         options.push(FsOption::Fd("upperdir", self.upper.as_fd()));
@@ -203,6 +211,14 @@ impl<'a> Upper<'a> {
 pub const fn books<'a>(of_user: bool) -> FsOption<'a> {
     if of_user { FsOption::Flag("userxattr") } else { FsOption::Value("redirect_dir", "off") }
 }
+
+/// The same in words.
+pub const fn books_text(of_user: bool) -> &'static str {
+    if of_user { "userxattr" } else { "redirect_dir=off" }
+}
+
+/// What every overlay says.
+pub const PLAIN: &[&str] = &["index=off", "xino=off", "metacopy=off"];
 
 /// A tree of the host through the sandbox's ids, detached.
 pub fn host_tree(place: BorrowedFd<'_>, path: &str, userns: Option<BorrowedFd<'_>>, writable: bool) -> Result<OwnedFd, EngineError> {

@@ -1,7 +1,8 @@
 //! A tree of the host that the sandbox changes a copy of: an overlay whose upper directory is on the sandbox's own disk. Nothing is copied
 //! before it is written to, so a large tree costs as much as a small one.
 
-use crate::root::{books, no_idmap};
+use crate::root::{PLAIN, books, books_text, no_idmap};
+use crate::staging::Staging;
 use cofferdam_engine::{EngineError, SandboxSpec, View};
 use cofferdam_engine_host::device::system;
 use cofferdam_sys::ids::{Ids, Owner};
@@ -41,11 +42,16 @@ impl<'a> Place<'a> {
     }
 
     /// The overlay, detached: the owner of the tree is the sandbox's user there.
-    pub fn compose(&self, ids: &Ids) -> Result<OwnedFd, EngineError> {
+    pub fn compose(&self, ids: &Ids, staging: Option<&Staging>) -> Result<OwnedFd, EngineError> {
         let lower = clone_tree(self.view.source.fd().as_fd(), "", false).map_err(system)?;
         let map = if ids.is_range() { Some(self.map(ids)?) } else { None };
         let attributes = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV;
         set_attributes(&lower, attributes, map.as_ref().map(AsFd::as_fd), false).map_err(no_idmap)?;
+        if let Some(staging) = staging {
+            let mut options = PLAIN.to_vec();
+            options.push(books_text(map.is_none()));
+            return staging.overlay(&[lower], self.upper.as_fd(), self.work.as_fd(), &options);
+        }
         let mut options = vec![
             FsOption::Fd("lowerdir+", lower.as_fd()),
             FsOption::Fd("upperdir", self.upper.as_fd()),

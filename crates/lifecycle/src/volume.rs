@@ -259,16 +259,12 @@ impl Volumes {
             file.sync_all()
         });
         written.map_err(io_error(name, "write volume.json"))?;
-        let named = rustix::fs::renameat_with(
-            rustix::fs::CWD,
-            &making.0,
-            rustix::fs::CWD,
-            self.directory(name),
-            rustix::fs::RenameFlags::NOREPLACE,
-        );
-        match named {
-            Err(Errno::EXIST) => return Err(VolumeError::Exists(name.clone())),
-            other => other.map_err(|e| io_error(name, "give it its name")(e.into()))?,
+        // A directory takes no other's place that holds something, as a volume's does.
+        match fs::rename(&making.0, self.directory(name)) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty) => {
+                return Err(VolumeError::Exists(name.clone()));
+            }
+            other => other.map_err(io_error(name, "give it its name"))?,
         }
         File::open(&self.path).and_then(|directory| directory.sync_all()).map_err(io_error(name, "write it to the disk"))?;
         Ok(volume)

@@ -212,6 +212,9 @@ fn steps(plan: &Plan, proc: isize, mounts: &[i32; MOST_MOUNTS]) -> Outcome {
     Ok(())
 }
 
+/// EINVAL.
+const NOT_ATTACHED: isize = -22;
+
 fn mount_step(step: &Step, proc: isize, mounts: &[i32; MOST_MOUNTS]) -> Outcome {
     let how = [(O_PATH | O_CLOEXEC) as u64, 0, NO_LINKS_IN_ROOT];
     let place = sys!(OPENAT2, AT_FDCWD, step.path, how.as_ptr(), 24);
@@ -223,8 +226,13 @@ fn mount_step(step: &Step, proc: isize, mounts: &[i32; MOST_MOUNTS]) -> Outcome 
         STEP_ATTACH => return attach(mounts[step.first] as isize, place),
         STEP_PROC => return attach(proc, place),
         STEP_MASK => {
-            let cover = if is_directory(place)? { step.second } else { step.first };
-            copy_of(mounts[cover] as isize)?
+            let cover = mounts[if is_directory(place)? { step.second } else { step.first }] as isize;
+            let copy = sys!(OPEN_TREE, cover, c"".as_ptr(), OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH);
+            if copy == NOT_ATTACHED {
+                // Before 6.15 only what is attached can be copied: the first place gets the mount itself, the others copies of that.
+                return attach(cover, place);
+            }
+            check(SETUP_STEP, copy)?
         }
         _ => {
             let copy = copy_of(place)?;

@@ -79,6 +79,16 @@ pub fn clone_tree(at: BorrowedFd<'_>, path: &str, recursive: bool) -> Result<Own
     open_tree(at, path, flags).map_err(|e| Error::new(format!("open_tree {path}"), e))
 }
 
+/// Mounts by the call that was there first: where the new ones cannot say it. `attributes` are [`attr::NO_SUID`] and [`attr::NO_DEV`] or none.
+pub fn classic(kind: &str, path: &str, attributes: u64, data: &str) -> Result<()> {
+    use rustix::mount::MountFlags;
+    let mut flags = MountFlags::empty();
+    flags.set(MountFlags::NOSUID, attributes & attr::NO_SUID != 0);
+    flags.set(MountFlags::NODEV, attributes & attr::NO_DEV != 0);
+    let words = std::ffi::CString::new(data).map_err(|e| Error::new(format!("mount {kind}"), std::io::Error::other(e)))?;
+    rustix::mount::mount(kind, path, kind, flags, words.as_c_str()).map_err(|e| Error::new(format!("mount {kind}"), e))
+}
+
 /// Attaches a detached mount at a path, above what is mounted there.
 pub fn attach(mount: impl AsFd, path: &str) -> Result<()> {
     let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;

@@ -49,6 +49,42 @@ pub fn of_process(pid: u32, kind: &str) -> Result<OwnedFd> {
     open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| Error::new(format!("open {path}"), e))
 }
 
+/// A copy of this process's mount namespace, private, after `work` was done in it. Nobody is in it: it lasts as long as the descriptor.
+pub fn private_mounts(work: impl FnOnce() -> Result<()> + Send) -> Result<OwnedFd> {
+    let enter = || {
+        // SAFETY: takes no pointers.
+        check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWNS) }), "unshare(CLONE_NEWNS)")?;
+        rustix::mount::mount_change("/", rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC)
+            .map_err(|e| Error::new("make mounts private", e))?;
+        work()?;
+        let path = "/proc/thread-self/ns/mnt";
+        open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| Error::new(format!("open {path}"), e))
+    };
+    in_thread(enter)
+}
+
+/// Does work in a mount namespace.
+pub fn among<T: Send>(mounts: BorrowedFd<'_>, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let enter = || {
+        // SAFETY: takes no pointers.
+        check(i64::from(unsafe { libc::unshare(libc::CLONE_FS) }), "unshare(CLONE_FS)")?;
+        // SAFETY: takes no pointers; the descriptor is open.
+        check(i64::from(unsafe { libc::setns(mounts.as_raw_fd(), libc::CLONE_NEWNS) }), "setns(mount)")?;
+        work()
+    };
+    in_thread(enter)
+}
+
+/// In a thread of its own, whose namespaces go with it.
+fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    const STACK_BYTES: usize = 128 << 10;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        let thread = thread.map_err(|e| Error::new("start a thread", e))?;
+        thread.join().unwrap_or_else(|_| Err(Error::new("enter mounts", std::io::Error::other("its thread panicked"))))
+    })
+}
+
 /// Does work among the mounts of a process, whose root it has: in a thread of its own, which stays there to its end.
 pub fn in_mounts_of<T: Send + 'static>(pid: u32, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let mounts = of_process(pid, "mnt")?;

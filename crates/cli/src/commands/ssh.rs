@@ -65,6 +65,9 @@ fn word(path: &Path) -> Result<String, Failure> {
 
 /// Hands standard input and output to the sandbox's supervisor, which speaks SSH over them.
 pub fn proxy(global: Global, host: &str) -> Result<ExitCode, Failure> {
+    if rustix::termios::isatty(io::stdin()) {
+        return Err(Failure::usage("ssh runs this, nobody else").remedy("see cofferdam ssh-config"));
+    }
     let context = Context::open(global)?;
     let reference = host.strip_suffix(SUFFIX).unwrap_or(host);
     let record = Context::find(&mut context.store()?, reference)?;

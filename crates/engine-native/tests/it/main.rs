@@ -6,6 +6,7 @@ mod failures;
 mod hostile_images;
 #[path = "../kit/mod.rs"]
 mod kit;
+mod older_kernels;
 mod residue;
 mod suite;
 mod unplugged;
@@ -16,10 +17,15 @@ use kit::{INSTALL, kit, probe_program};
 
 /// Everything that a test needs, on a host that is checked for residue at the end.
 fn with_kit<T>(work: impl AsyncFnOnce(&Kit<'_>) -> T) -> T {
+    with_engine(|engine| engine, work)
+}
+
+/// The same with an engine that is changed first.
+fn with_engine<T>(change: impl FnOnce(NativeEngine) -> NativeEngine, work: impl AsyncFnOnce(&Kit<'_>) -> T) -> T {
     assert!(rustix::process::geteuid().is_root(), "these tests need root: run them as root, or through cargo xtask test");
     let before = residue::snapshot();
     let directory = tempfile::Builder::new().prefix("engine").tempdir_in("/var/tmp").expect("a directory");
-    let engine = NativeEngine::new(INSTALL, directory.path()).expect("an engine");
+    let engine = change(NativeEngine::new(INSTALL, directory.path()).expect("an engine"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let result = runtime.block_on(async {
         let (kit, _listener) = kit(&engine, directory.path(), &probe_program());

@@ -101,6 +101,7 @@ impl Files {
         // A pipe is not waited for; what is none is refused once it is open.
         let how = how | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = openat2(&self.root, self.absolute(path), how, Mode::from_raw_mode(mode), INSIDE)?;
+        no_kernel_file(&file)?;
         match FileType::from_raw_mode(fstat(&file)?.st_mode) {
             FileType::RegularFile => Ok(file.into()),
             FileType::Directory => Err(Errno::ISDIR),
@@ -133,6 +134,7 @@ impl Files {
     /// Sets what is there of a path.
     pub fn set(&self, path: &[u8], wanted: &Attributes, follow: bool) -> Result<()> {
         let place = self.look(path, follow)?;
+        no_kernel_file(&place)?;
         // The descriptor's own name in /proc: a link by which the kernel finds what is open, whatever its path leads to by now.
         let by_descriptor = format!("/proc/self/fd/{}", place.as_raw_fd());
         let kind = FileType::from_raw_mode(statat(&place, "", AtFlags::EMPTY_PATH)?.st_mode);
@@ -303,6 +305,13 @@ pub struct Listing {
     names: Dir,
 }
 
+/// Files of `/proc` and `/sys` are not for whoever comes from outside: this thread may hold rights there that nobody inside has, and a link inside
+/// may lead there from anywhere.
+fn no_kernel_file(place: impl std::os::fd::AsFd) -> Result<()> {
+    const KERNELS: [rustix::fs::FsWord; 4] = [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270];
+    if KERNELS.contains(&rustix::fs::fstatfs(place)?.f_type) { Err(Errno::ACCESS) } else { Ok(()) }
+}
+
 fn set_times(place: impl std::os::fd::AsFd, wanted: &Attributes) -> Result<()> {
     let Some((access, modification)) = wanted.times else { return Ok(()) };
     let time = |seconds: u32| Timespec { tv_sec: seconds.into(), tv_nsec: 0 };
@@ -340,8 +349,9 @@ fn long(name: &[u8], stat: &Stat, (user, group): (u32, u32)) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
-    fn files(root: &std::path::Path) -> Files {
+    fn files(root: &Path) -> Files {
         let mount = File::open(root).expect("opened").into();
         let user = User { uid: 0, gid: 0, groups: Vec::new(), name: "root".into(), home: "/home/x".into() };
         Files::of(Root { mount, ids: Ids::range(0, u32::MAX) }, user, "/work".into())
@@ -402,5 +412,17 @@ mod tests {
             assert!(files.open(b"/pipe", flags, &Attributes::default()).is_err());
         }
         assert_eq!(files.open(b"/", open::READ, &Attributes::default()).err(), Some(Errno::ISDIR));
+    }
+
+    #[test]
+    fn files_of_the_kernel_are_not_served() {
+        let files = files(Path::new("/"));
+        for path in ["/proc/version", "/proc/sys/kernel/ostype", "/sys/kernel/notes"] {
+            assert_eq!(files.open(path.as_bytes(), open::READ, &Attributes::default()).err(), Some(Errno::ACCESS), "{path}");
+            assert_eq!(
+                files.set(path.as_bytes(), &Attributes { mode: Some(0o644), ..Attributes::default() }, true).err(),
+                Some(Errno::ACCESS)
+            );
+        }
     }
 }

@@ -1,0 +1,62 @@
+//! Overlays on kernels before 6.15, which make one of mounts that are attached somewhere, and of no others.
+//!
+//! "Somewhere" is a mount namespace that nobody is in: a copy of the host's, private, in which the sandbox's disk and the layers are attached
+//! for a moment. The overlay that comes out keeps them, the namespace goes.
+
+use cofferdam_engine::EngineError;
+use cofferdam_engine_host::device::system;
+use cofferdam_sys::mount::{self, clone_tree};
+use cofferdam_sys::namespace;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// The first kernel that needs none.
+const DIRECT_FROM: (u32, u32) = (6, 15);
+
+/// Whether this kernel needs it.
+pub fn is_needed() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < DIRECT_FROM
+}
+
+/// The namespace, with the disk in it.
+#[derive(Debug)]
+pub struct Staging {
+    mounts: OwnedFd,
+    place: String,
+}
+
+impl Staging {
+    /// Attaches `disk` in a new one, at a directory that it has of the host.
+    pub fn make(disk: &OwnedFd, place: &Path) -> Result<Self, EngineError> {
+        let place = place.to_string_lossy().into_owned();
+        let mounts = namespace::private_mounts(|| mount::attach(disk, &place)).map_err(system)?;
+        Ok(Self { mounts, place })
+    }
+
+    /// An overlay, detached. `upper` and `work` are on the disk; `options` are those besides.
+    pub fn overlay(
+        &self,
+        lowers: &[OwnedFd],
+        upper: BorrowedFd<'_>,
+        work: BorrowedFd<'_>,
+        options: &[&str],
+    ) -> Result<OwnedFd, EngineError> {
+        let by_descriptor = |fd: BorrowedFd<'_>| format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let layers: Vec<String> = lowers.iter().map(|lower| by_descriptor(lower.as_fd())).collect();
+        let mut data = format!("lowerdir={},upperdir={},workdir={}", layers.join(":"), by_descriptor(upper), by_descriptor(work));
+        for option in options {
+            data.push(',');
+            data.push_str(option);
+        }
+        let made = namespace::among(self.mounts.as_fd(), || {
+            for lower in lowers {
+                mount::attach(lower, &self.place)?;
+            }
+            mount::classic("overlay", &self.place, mount::attr::NO_SUID | mount::attr::NO_DEV, &data)?;
+            clone_tree(rustix::fs::CWD, &self.place, false)
+        });
+        made.map_err(system)
+    }
+}
