@@ -12,12 +12,30 @@ use std::path::Path;
 
 /// The first kernel that needs none.
 const DIRECT_FROM: (u32, u32) = (6, 15);
+/// The first whose overlays take layers through other ids.
+const IDS_FROM: (u32, u32) = (5, 19);
 
 /// Whether this kernel needs it.
 pub fn is_needed() -> bool {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    version(&rustix::system::uname().release().to_string_lossy()) < DIRECT_FROM
+}
+
+/// The first two numbers of a kernel's release.
+fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < DIRECT_FROM
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn explain(error: cofferdam_sys::Error) -> EngineError {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    if version(&release) >= IDS_FROM {
+        return system(error);
+    }
+    EngineError::Unsupported {
+        what: "a sandbox's root on this kernel".into(),
+        why: format!("{error} ({release}: overlays of layers through a sandbox's own ids need 5.19)"),
+        remedy: "use a newer kernel, or --engine docker".into(),
+    }
 }
 
 /// The namespace, with the disk in it.
@@ -57,6 +75,21 @@ impl Staging {
             mount::classic("overlay", &self.place, mount::attr::NO_SUID | mount::attr::NO_DEV, &data)?;
             clone_tree(rustix::fs::CWD, &self.place, false)
         });
-        made.map_err(system)
+        made.map_err(explain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for (release, numbers) in
+            [("6.1.0-50-cloud-amd64", (6, 1)), ("6.18.44-fc", (6, 18)), ("5.14.0-427.el9", (5, 14)), ("7", (7, 0)), ("", (0, 0))]
+        {
+            assert_eq!(version(release), numbers, "{release}");
+        }
+        assert!((6, 1) < DIRECT_FROM && (5, 14) < IDS_FROM && (6, 15) >= DIRECT_FROM);
     }
 }

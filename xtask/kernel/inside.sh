@@ -1,0 +1,58 @@
+# What is tried on another kernel: see boot.sh. Every line that does not hold is told; the status is how many.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+failed=0
+uname -r
+cp /mnt/try/cofferdam /usr/local/bin/
+chmod 755 /usr/local/bin/cofferdam
+
+# it WHAT STATUS TEXT COMMAND...: ends with that status, and says that text.
+it() {
+    what=$1 status=$2 text=$3
+    shift 3
+    said=$("$@" 2>&1)
+    got=$?
+    if [ "$got" = "$status" ] && printf %s "$said" | grep -qF -- "$text"; then
+        echo "holds: $what"
+    else
+        failed=$((failed + 1))
+        printf 'DOES NOT HOLD: %s: status %s instead of %s, and said:\n%s\n' "$what" "$got" "$status" "$said"
+    fi
+}
+
+everything() {
+    it "$1: a command runs" 3 hello $2 cofferdam run -- sh -c 'echo hello; exit 3'
+    it "$1: memory is limited" 137 "out of memory" $2 cofferdam run --memory 64MiB -- python3 -c 'x = bytearray(500_000_000)'
+    it "$1: processes are limited" 0 "Cannot fork" $2 cofferdam run --pids 20 -- sh -c '(for i in $(seq 50); do sleep 1 & done; wait); true'
+    it "$1: nothing gets out" 0 "0 open" $2 cofferdam escape-test --only-contained
+    it "$1: a volume keeps what is written" 0 "" $2 cofferdam run -v kept:/data -- sh -c 'echo kept > /data/x'
+    it "$1: a volume is there again" 0 kept $2 cofferdam run -v kept:/data -- cat /data/x
+    it "$1: a repository is worked on in a copy" 0 "1 files differ" $2 cofferdam run --name repo --repo repo -- sh -c 'echo new > /workspace/repo/file'
+    it "$1: its changes come back" 0 "+new" $2 cofferdam diff repo
+    it "$1: a detached one starts" 0 "" $2 cofferdam run -d --name bg -- sleep 1000
+    it "$1: exec" 5 inside $2 cofferdam exec bg sh -c 'echo inside; exit 5'
+    it "$1: pause" 0 bg $2 cofferdam pause bg
+    it "$1: resume" 0 bg $2 cofferdam resume bg
+    $2 cofferdam ssh-config > /tmp/ssh_config
+    it "$1: ssh" 6 inside $2 ssh -F /tmp/ssh_config bg.cofferdam 'echo inside; exit 6'
+    it "$1: rm" 0 bg $2 cofferdam rm -f bg
+}
+
+mkdir -p /root/repo /home/ada/repo
+echo old > /root/repo/file
+echo old > /home/ada/repo/file
+chown -R ada: /home/ada/repo
+cd /root || exit 99
+everything root ""
+it "root: every control is enforced" 0 "cpu limit" cofferdam engine info
+it "root: a disk beyond half the memory" 0 "" cofferdam run --memory 128MiB --disk 256MiB -- sh -c 'head -c 150M /dev/zero > /workspace/x'
+
+# As a user in a session of systemd's, with groups of its own.
+loginctl enable-linger ada
+for _ in $(seq 100); do [ -S /run/user/1000/bus ] && break; sleep 1; done
+user="setpriv --reuid 1000 --regid 1000 --init-groups env HOME=/home/ada USER=ada XDG_RUNTIME_DIR=/run/user/1000 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus"
+cd /home/ada || exit 99
+everything "a user" "$user systemd-run --user --scope --quiet -p Delegate=yes"
+it "a user: the kernel limits memory and processes" 0 "" $user systemd-run --user --scope --quiet -p Delegate=yes cofferdam run --require 'memory limit,pids limit,exec groups' -- true
+it "a user: root inside has others beside it" 0 "uid=0(root)" $user cofferdam run -u root -- id
+echo "$failed things do not hold"
+exit "$failed"
