@@ -11,7 +11,7 @@ root=$work/$release
 mkdir -p "$work"
 if [ ! -e "$root/etc/systemd/system/try.service" ]; then
     rm -rf "$root"
-    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,udev,kmod,iproute2,procps,e2fsprogs,linux-image-cloud-amd64,initramfs-tools,python3-minimal,git,openssh-client,passwd,ca-certificates,busybox-static,docker.io "$release" "$root"
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,udev,kmod,iproute2,procps,e2fsprogs,linux-image-cloud-amd64,initramfs-tools,python3-minimal,git,openssh-client,passwd,ca-certificates,busybox-static,apparmor,docker.io "$release" "$root"
     chroot "$root" useradd -m -u 1000 -s /bin/bash ada
     echo kernel > "$root/etc/hostname"
     echo '/dev/vda / ext4 defaults 0 1' > "$root/etc/fstab"
