@@ -39,11 +39,8 @@ impl Drop for Tmux {
     }
 }
 
-#[test]
-pub fn a_shell_with_the_right_size_and_sane_modes_afterwards() {
-    let home = Home::new();
-    let tmux = Tmux::start(&home, 30, 100);
-    tmux.keys(&[&format!("{} run -- sh", home.line()), "Enter"]);
+/// A shell in a terminal of 30 rows and 100 columns: its size, an interrupt, a new size.
+fn behaves(tmux: &Tmux) {
     tmux.keys(&["tty; stty size; echo in''side", "Enter"]);
     tmux.shows("inside");
     tmux.shows("30 100");
@@ -61,6 +58,14 @@ pub fn a_shell_with_the_right_size_and_sane_modes_afterwards() {
         std::thread::sleep(std::time::Duration::from_millis(100));
         tmux.call(&["capture-pane", "-p"]).contains("25 90")
     });
+}
+
+#[test]
+pub fn a_shell_with_the_right_size_and_sane_modes_afterwards() {
+    let home = Home::new();
+    let tmux = Tmux::start(&home, 30, 100);
+    tmux.keys(&[&format!("{} run -- sh", home.line()), "Enter"]);
+    behaves(&tmux);
     tmux.keys(&["exit", "Enter"]);
     eventually("the host's shell is back", || tmux.call(&["display-message", "-p", "#{pane_current_command}"]).trim() == "sh");
     tmux.keys(&["clear; stty -a | grep -o ' echo ' ; echo ba''ck", "Enter"]);
@@ -76,21 +81,7 @@ fn a_shell_by_ssh() {
     std::fs::write(&config, home.ok(&["ssh-config"])).expect("written");
     let tmux = Tmux::start(&home, 30, 100);
     tmux.keys(&[&format!("ssh -F {config} shell.cofferdam"), "Enter"]);
-    tmux.keys(&["tty; stty size; echo in''side", "Enter"]);
-    tmux.shows("inside");
-    tmux.shows("30 100");
-    tmux.keys(&["sh -c 'echo sleep''ing; exec sleep 600'", "Enter"]);
-    tmux.shows("sleeping");
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    tmux.keys(&["C-c"]);
-    tmux.keys(&["echo after''interrupt", "Enter"]);
-    tmux.shows("afterinterrupt");
-    tmux.call(&["resize-window", "-x", "90", "-y", "25"]);
-    eventually("the new size arrives", || {
-        tmux.keys(&["stty size", "Enter"]);
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        tmux.call(&["capture-pane", "-p"]).contains("25 90")
-    });
+    behaves(&tmux);
     tmux.keys(&["exit 3", "Enter"]);
     tmux.shows("closed");
     tmux.keys(&["echo status''=$?", "Enter"]);
