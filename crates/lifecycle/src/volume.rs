@@ -9,7 +9,8 @@ use cofferdam_sys::{lock, loopdev, outer};
 use cofferdam_trust::pack::{Entry, LayerWriter, PackTree};
 use cofferdam_trust::unpack::{Budget, UnpackError, unpack};
 use rustix::fs::{
-    AtFlags, FallocateFlags, FlockOperation, Gid, Mode, OFlags, Uid, chownat, fallocate, flock, ftruncate, open, openat, statat,
+    AtFlags, FallocateFlags, FlockOperation, Gid, Mode, OFlags, Stat, Uid, chownat, fallocate, flock, fstat, ftruncate, open, openat, stat,
+    statat,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -277,6 +278,12 @@ impl Volumes {
         let lock = lock::open_file(&directory.join("lock")).map_err(|e| io_error(name, "open its lock")(e.source))?;
         if !lock::try_lock(&lock, false).map_err(|e| io_error(name, "lock it")(e.source))? {
             // It is being removed.
+            return Err(VolumeError::Unknown(name.clone()));
+        }
+        // Or it was, and what is called so now has another lock.
+        let of = |found: Stat| (found.st_dev, found.st_ino);
+        let here = stat(directory.join("lock")).map(of);
+        if here.is_err() || here != fstat(&lock).map(of) {
             return Err(VolumeError::Unknown(name.clone()));
         }
         Ok((root_of(name, &directory)?, lock))

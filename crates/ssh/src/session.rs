@@ -3,7 +3,7 @@
 use crate::Inside;
 use crate::sftp::{self, Files};
 use crate::stream::{Reading, Writing};
-use cofferdam_engine::{EngineError, ErrorKind, Process, ProcessSpec, Root, Sandbox, Stdio};
+use cofferdam_engine::{Control, EngineError, ErrorKind, Process, ProcessSpec, Root, Sandbox, Stdio};
 use cofferdam_trust::User;
 use russh::server::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
@@ -104,8 +104,18 @@ pub async fn start(sandbox: &dyn Sandbox, spec: ProcessSpec) -> Result<(Arc<Runn
     let duplicate = |fd: &OwnedFd| fd.try_clone().map_err(|error| EngineError::host("duplicate a descriptor", error));
     if spec.terminal.is_some() {
         let mut process = sandbox.exec(spec, Stdio::Terminal).await?;
-        let terminal = process.terminal.take().ok_or(EngineError::Gone)?;
-        let pipes = Pipes { input: duplicate(&terminal)?, output: duplicate(&terminal)?, errors: None };
+        let ends = process.terminal.take().ok_or(EngineError::Gone).and_then(|terminal| {
+            let pipes = Pipes { input: duplicate(&terminal)?, output: duplicate(&terminal)?, errors: None };
+            Ok((terminal, pipes))
+        });
+        let (terminal, pipes) = match ends {
+            Ok(ends) => ends,
+            Err(error) => {
+                // Nobody would ever end it.
+                let _ = sandbox.control(Control::End { process: process.id }).await;
+                return Err(error);
+            }
+        };
         return Ok((Arc::new(Running { process: process.id, terminal: Some(terminal) }), process, pipes));
     }
     let (input, output, errors) = (pipe()?, pipe()?, pipe()?);
@@ -204,7 +214,11 @@ async fn copy_in(mut channel: ChannelReadHalf, to: OwnedFd) {
 /// Serves the sandbox's files over a channel.
 pub async fn serve_files(channel: Channel<Msg>, root: Root, user: User, directory: String) {
     let (from_client, to_client) = channel.split();
-    let (Ok(requests), Ok(answers)) = (pipe_with(PipeFlags::CLOEXEC), pipe_with(PipeFlags::CLOEXEC)) else { return };
+    let (Ok(requests), Ok(answers)) = (pipe_with(PipeFlags::CLOEXEC), pipe_with(PipeFlags::CLOEXEC)) else {
+        // The client is not left waiting.
+        let _ = finish(&to_client, 1).await;
+        return;
+    };
     let (input, output) = (File::from(requests.0), File::from(answers.1));
     let served = in_thread(move || {
         let files = Files::enter(root, user, directory).map_err(|error| error.source)?;

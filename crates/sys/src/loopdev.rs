@@ -3,6 +3,7 @@
 use crate::error::check;
 use crate::{Error, Result};
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 const LOOP_CTL_GET_FREE: u64 = 0x4C82;
@@ -75,12 +76,22 @@ pub fn find(file: BorrowedFd<'_>) -> Result<Option<(OwnedFd, String)>> {
             continue;
         }
         let path = format!("/dev/{name}");
-        let Ok(device) = open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else { continue };
+        let device = match open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+            // Let go meanwhile.
+            Err(Errno::NXIO | Errno::NOENT | Errno::NODEV) => continue,
+            // It may be the one.
+            other => other.map_err(|e| Error::new(format!("open {path}"), e))?,
+        };
         // SAFETY: all-zero is a valid value of this plain structure.
         let mut info: Info = unsafe { std::mem::zeroed() };
         // SAFETY: the pointer is to a valid `loop_info64` that outlives the call.
-        let known = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64 as _, &raw mut info) } == 0;
-        if known && info.inode == wanted.st_ino && info.device == encoded(wanted.st_dev) {
+        if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64 as _, &raw mut info) } != 0 {
+            match Error::last("LOOP_GET_STATUS64") {
+                error if error.errno() == libc::ENXIO => continue,
+                error => return Err(error),
+            }
+        }
+        if info.inode == wanted.st_ino && info.device == encoded(wanted.st_dev) {
             return Ok(Some((device, path)));
         }
     }

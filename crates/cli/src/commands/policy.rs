@@ -99,13 +99,15 @@ fn explain(global: Global, policy: &str, destination: &str) -> Result<ExitCode, 
 /// More rules for a running sandbox.
 fn allow(global: Global, reference: &str, entries: &[String], always: bool) -> Result<ExitCode, Failure> {
     let context = Context::open(global)?;
-    if always {
-        edit::write_into_file(&context, reference, entries)?;
-    }
+    let kept = if always { edit::with_more(&context, reference, entries)? } else { None };
     let current = of_sandbox(&context, reference)?;
     let wanted = egress::Wanted { network: Some(NetworkLevel::LimitedWeb), allow: entries, ..egress::Wanted::default() };
     let more = wanted.compile()?.1.map(|gate| gate.policy.rules().to_vec()).unwrap_or_default();
-    put(&context, reference, current.with(more))
+    let done = put(&context, reference, current.with(more))?;
+    if let Some((path, text)) = kept {
+        edit::write(&path, &text)?;
+    }
+    Ok(done)
 }
 
 fn put(context: &Context, reference: &str, policy: Policy) -> Result<ExitCode, Failure> {

@@ -354,20 +354,20 @@ mod tests {
     fn files(root: &Path) -> Files {
         let mount = File::open(root).expect("opened").into();
         let user = User { uid: 0, gid: 0, groups: Vec::new(), name: "root".into(), home: "/home/x".into() };
-        Files::of(Root { mount, ids: Ids::range(0, u32::MAX) }, user, "/work".into())
+        Files::of(Root { mount, ids: Ids::range(0, u32::MAX) }, user, "/start".into())
     }
 
     #[test]
     fn no_path_leads_out() {
         let directory = tempfile::tempdir().expect("a directory");
         let root = directory.path().join("root");
-        std::fs::create_dir_all(root.join("work")).expect("made");
+        std::fs::create_dir_all(root.join("start")).expect("made");
         std::fs::write(directory.path().join("outside"), "secret").expect("written");
         for (link, target) in [("up", "../../outside"), ("abs", "/outside"), ("loop", "loop"), ("proc", "/proc/self/root/etc/passwd")] {
-            std::os::unix::fs::symlink(target, root.join("work").join(link)).expect("a link");
+            std::os::unix::fs::symlink(target, root.join("start").join(link)).expect("a link");
         }
         let files = files(&root);
-        for path in ["up", "abs", "loop", "proc", "../../outside", "/../outside", "/work/../../outside"] {
+        for path in ["up", "abs", "loop", "proc", "../../outside", "/../outside", "/start/../../outside"] {
             assert!(files.open(path.as_bytes(), open::READ, &Attributes::default()).is_err(), "{path}");
             assert!(files.stat(path.as_bytes(), true).is_err(), "{path}");
         }
@@ -387,9 +387,9 @@ mod tests {
         std::os::unix::fs::symlink("s", directory.path().join("s")).expect("a link");
         let files = files(directory.path());
         for (path, real) in [
-            ("", "/work"),
-            (".", "/work"),
-            ("x/../y", "/work/y"),
+            ("", "/start"),
+            (".", "/start"),
+            ("x/../y", "/start/y"),
             ("/l/..", "/a"),
             ("/l/new", "/a/b/new"),
             ("/a/b/up/l", "/a/b"),

@@ -9,16 +9,16 @@ use std::path::Path;
 fn session(root: &Path) -> Session {
     let user = User { uid: 0, gid: 0, groups: Vec::new(), name: "root".into(), home: "/home".into() };
     let root = Root { mount: File::open(root).expect("opened").into(), ids: Ids::range(0, u32::MAX) };
-    Session { files: Files::of(root, user, "/work".into()), open: HashMap::new(), next: 0 }
+    Session { files: Files::of(root, user, "/start".into()), open: HashMap::new(), next: 0 }
 }
 
 /// A directory with a root in it, and a file beside that.
 fn place() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
-    std::fs::create_dir_all(directory.path().join("root/work")).expect("made");
+    std::fs::create_dir_all(directory.path().join("root/start")).expect("made");
     std::fs::write(directory.path().join("secret"), "of the host").expect("written");
     for (name, target) in [("up", "../../secret"), ("out", "../.."), ("self", ".")] {
-        std::os::unix::fs::symlink(target, directory.path().join("root/work").join(name)).expect("a link");
+        std::os::unix::fs::symlink(target, directory.path().join("root/start").join(name)).expect("a link");
     }
     directory
 }
@@ -45,7 +45,7 @@ fn requests_and_answers() {
     assert_eq!(outcome(session.packet(&open(b"new", 2 | 8))), (kind::HANDLE, 0));
     let write = request(kind::WRITE, 7, |writer| writer.string(&0_u32.to_be_bytes()).u64(2).string(b"text"));
     assert_eq!(outcome(session.packet(&write)), (kind::STATUS, 0));
-    assert_eq!(std::fs::read(place.path().join("root/work/new")).expect("there"), b"\0\0text");
+    assert_eq!(std::fs::read(place.path().join("root/start/new")).expect("there"), b"\0\0text");
     assert_eq!(outcome(session.packet(&request(kind::CLOSE, 7, |writer| writer.string(&0_u32.to_be_bytes())))), (kind::STATUS, 0));
     assert_eq!(outcome(session.packet(&request(kind::CLOSE, 7, |writer| writer.string(&0_u32.to_be_bytes())))), (kind::STATUS, 2), "once");
     assert_eq!(outcome(session.packet(&open(b"up", 1))), (kind::STATUS, 2), "nothing is there within the root");

@@ -47,8 +47,8 @@ pub fn run(context: &Context, reference: &str, always: bool) -> Result<ExitCode,
     }
 }
 
-/// Adds entries to the policy file of a sandbox. What else stands there stays as it is, comments too.
-pub fn write_into_file(context: &Context, reference: &str, entries: &[String]) -> Result<(), Failure> {
+/// The policy file of a sandbox with more entries: what else stands there stays as it is, comments too. None if they are there.
+pub fn with_more(context: &Context, reference: &str, entries: &[String]) -> Result<Option<(PathBuf, String)>, Failure> {
     let path = file_of(context, reference)?;
     let before = fs::read_to_string(&path).map_err(|error| io(&path, &error))?;
     let name = path.display().to_string();
@@ -63,7 +63,7 @@ pub fn write_into_file(context: &Context, reference: &str, entries: &[String]) -
         }
     }
     if new.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let after = with_entries(&before, &new);
     // Only if that says what was meant and is a policy: files can be written in more ways than are known here.
@@ -75,7 +75,7 @@ pub fn write_into_file(context: &Context, reference: &str, entries: &[String]) -
         );
     }
     parse(&after)?.compile(&egress::presets()?).map_err(|error| Failure::new(FAILED, "policy", error.to_string()))?;
-    write(&path, &after)
+    Ok(Some((path, after)))
 }
 
 fn file_of(context: &Context, reference: &str) -> Result<PathBuf, Failure> {
@@ -91,7 +91,7 @@ fn io(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// In place of the file when it is whole, with the same permissions.
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
+pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let path = path.canonicalize().map_err(|error| io(path, &error))?;
     let replace = || {
         let mut making = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
