@@ -5,37 +5,42 @@ use cofferdam_tests::registry::{busybox_root, debian_root, free_port};
 use cofferdam_tests::{Ended, Home, ended, eventually};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
-struct On {
-    home: Home,
-    docker: Docker,
+pub struct On {
+    pub home: Home,
+    pub docker: Docker,
 }
 
 impl On {
-    fn new() -> Self {
-        let (home, docker) = (Home::new(), Docker::start());
+    pub fn new() -> Self {
+        Self::with(Docker::start())
+    }
+
+    pub fn with(docker: Docker) -> Self {
+        let home = Home::new();
         debian_root(&home.path("root"));
         home.ok(&["image", "import", &home.path("root").display().to_string(), "base:1"]);
         Self { home, docker }
     }
 
-    fn run(&self, words: &[&str]) -> Ended {
+    pub fn run(&self, words: &[&str]) -> Ended {
         ended(self.home.command(words).env("DOCKER_HOST", self.docker.host()))
     }
 
-    fn ok(&self, words: &[&str]) -> String {
+    pub fn ok(&self, words: &[&str]) -> String {
         let ended = self.run(words);
         assert_eq!(ended.code, 0, "{words:?}: {ended:?}");
         ended.out
     }
 
     /// `run` on this daemon.
-    fn sandbox(&self, words: &[&str]) -> Ended {
+    pub fn sandbox(&self, words: &[&str]) -> Ended {
         self.run(&[&["run", "--engine", "docker", "--image", "base:1"], words].concat())
     }
 
-    fn containers(&self) -> String {
+    pub fn containers(&self) -> String {
         self.docker.ok("docker ps -aq")
     }
 }
@@ -240,6 +245,22 @@ fn a_named_volume_is_the_same_on_both_engines() {
     assert!(below.code == 125 && below.err.contains("below the named volume"), "{below:?}");
     on.ok(&["volume", "rm", "both"]);
     assert_eq!(on.containers(), "");
+}
+
+#[test]
+fn places_in_memory_are_what_they_are_without_a_daemon() {
+    let on = On::new();
+    for (path, mode) in [("tmp", 0o700), ("workspace", 0o500), ("var/tmp", 0o777)] {
+        let path = on.home.path("root").join(path);
+        fs::create_dir_all(&path).expect("made");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
+    }
+    on.ok(&["image", "import", &on.home.path("root").display().to_string(), "odd:1"]);
+    let look = ["--", "sh", "-c", "stat -c '%n %a %u %g' /tmp /var/tmp /workspace; touch /tmp/x /var/tmp/x /workspace/x"];
+    for user in ["10001", "root"] {
+        let native = on.ok(&[&["run", "--image", "odd:1", "-u", user], &look[..]].concat());
+        assert_eq!(on.ok(&[&["run", "--engine", "docker", "--image", "odd:1", "-u", user], &look[..]].concat()), native, "{user}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
 use crate::{Ended, ended, eventually};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// Where the package has its programs; another client may stand before them.
@@ -11,6 +12,21 @@ const DEBIAN: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 pub struct Docker {
     child: Child,
     directory: tempfile::TempDir,
+    more: &'static [&'static str],
+}
+
+fn spawn(directory: &Path, more: &[&str]) -> Child {
+    let place = |name: &str| directory.join(name).display().to_string();
+    let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).expect("a log");
+    Command::new("dockerd")
+        .args(["--iptables=false", "--bridge=none", "-H", &format!("unix://{}", place("sock"))])
+        .args(["--data-root", &place("data"), "--exec-root", &place("exec"), "--pidfile", &place("pid")])
+        .args(more)
+        .env("PATH", DEBIAN)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("docker.io is installed")
 }
 
 impl Default for Docker {
@@ -22,20 +38,37 @@ impl Default for Docker {
 impl Docker {
     /// Starts one.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with more arguments.
+    pub fn start_with(more: &'static [&'static str]) -> Self {
         let directory = tempfile::Builder::new().prefix("docker-of-a-test").tempdir_in("/var/tmp").expect("a directory");
-        let place = |name: &str| directory.path().join(name).display().to_string();
-        let log = std::fs::File::create(directory.path().join("log")).expect("a log");
-        let child = Command::new("dockerd")
-            .args(["--iptables=false", "--bridge=none", "-H", &format!("unix://{}", place("sock"))])
-            .args(["--data-root", &place("data"), "--exec-root", &place("exec"), "--pidfile", &place("pid")])
-            .env("PATH", DEBIAN)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("docker.io is installed");
-        let docker = Self { child, directory };
-        eventually("the daemon answers", || docker.run("docker version").code == 0);
+        let child = spawn(directory.path(), more);
+        let docker = Self { child, directory, more };
+        docker.wait();
         docker
+    }
+
+    fn wait(&self) {
+        eventually("the daemon answers", || self.run("docker version").code == 0);
+    }
+
+    /// Ends it with a signal.
+    pub fn end(&mut self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("sent");
+        assert!(sent.success());
+        self.child.wait().expect("ended");
+    }
+
+    /// Starts it again after that.
+    pub fn again(&mut self) {
+        // One that was killed leaves these, and the pids in them may be somebody else's by now, or a zombie's.
+        for left in ["pid", "exec/containerd/containerd.pid"] {
+            let _ = std::fs::remove_file(self.directory.path().join(left));
+        }
+        self.child = spawn(self.directory.path(), self.more);
+        self.wait();
     }
 
     /// A line for a shell, with this daemon.

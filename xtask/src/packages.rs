@@ -10,6 +10,7 @@ const TO_TEST: &[&str] = &[
     "curl",
     "debian-archive-keyring",
     "dns2tcp",
+    "docker-compose",
     "docker-registry",
     "docker.io",
     "e2fsprogs",
@@ -89,7 +90,8 @@ pub fn for_tests() -> Step {
     if !succeeds(&["npm", "--version"]) {
         install(&["nodejs", "npm"])?;
     }
-    run(&["sh", "xtask/parts.sh", "cosign"])?;
+    // Compose 2, beside the distribution's 1.29.
+    run(&["sh", "xtask/parts.sh", "cosign", "docker-compose"])?;
     rust_target(&target())
 }
 

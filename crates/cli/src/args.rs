@@ -4,12 +4,14 @@ mod image;
 mod run;
 mod shown;
 mod suite;
+mod task;
 mod volume;
 
 pub use image::{BuildArgs, ImageVerb, ImportArgs, LoadArgs, LockArgs, PullArgs, SbomFormat, TrustArgs, VerifyArgs};
 pub use run::{MonitorArgs, RunArgs};
 pub use shown::{ApplyArgs, LogsArgs, PsArgs, StatsArgs};
 pub use suite::{Export, SuiteArg, SuiteRunArgs, SuiteVerb};
+pub use task::{RenderFormat, TaskRenderArgs, TaskRunArgs, TaskVerb};
 pub use volume::VolumeVerb;
 
 use crate::engines::EngineName;
@@ -319,7 +321,7 @@ pub struct EventsArgs {
 #[derive(Debug, Args)]
 pub struct StopArgs {
     /// How long they may take to end by themselves.
-    #[arg(long, default_value = "10s")]
+    #[arg(short = 't', long, alias = "time", default_value = "10s")]
     pub grace: Span,
     #[command(flatten)]
     pub which: SandboxesArg,
@@ -341,55 +343,6 @@ pub struct RmArgs {
     pub force: bool,
     #[command(flatten)]
     pub which: SandboxesArg,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum TaskVerb {
-    /// Attempt a task: agent, verification in a fresh sandbox, reward.
-    Run(TaskRunArgs),
-    /// Show that a task is sound: the oracle earns 1, doing nothing earns 0.
-    Validate {
-        /// Task file, or a directory that holds task.yaml or Harbor's task.toml.
-        task: PathBuf,
-    },
-    /// Begin a task: a directory with a small example to change.
-    Init {
-        /// The directory; its name becomes the task's id.
-        directory: PathBuf,
-    },
-    /// Show an attempt with everything that is recorded of it.
-    Show {
-        /// Attempt: id or prefix of an id.
-        attempt: String,
-    },
-    /// Print the JSON Schema of a file, for editors.
-    Schema {
-        /// Which one.
-        #[arg(default_value = "task", value_parser = ["task", "suite", "config", "base", "synth-task", "synth-tools", "synth-config"])]
-        name: String,
-    },
-    /// List recorded attempts.
-    List {
-        /// Only of this task.
-        task: Option<Name>,
-    },
-}
-
-#[derive(Debug, Args)]
-pub struct TaskRunArgs {
-    /// Task file, or a directory that holds task.yaml or Harbor's task.toml.
-    pub task: PathBuf,
-    /// Who attempts it: oracle (the reference solution), nop (nothing), task (the task's own command).
-    #[arg(long, default_value = "task")]
-    pub agent: String,
-    /// A command line to attempt it with, run by sh in /workspace.
-    #[arg(long, value_name = "CMD", conflicts_with = "agent")]
-    pub agent_cmd: Option<String>,
-    /// What makes the sandboxes: native, docker, auto.
-    #[arg(long, value_enum, default_value_t)]
-    pub engine: EngineName,
-    #[command(flatten)]
-    pub trust: TrustArgs,
 }
 
 #[derive(Debug, Subcommand)]

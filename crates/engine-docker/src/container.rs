@@ -9,7 +9,7 @@ use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
 use cofferdam_policy::{capability, seccomp};
 use cofferdam_sys::process;
 use cofferdam_trust::Origin;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Where our own files stand in a container.
@@ -171,44 +171,69 @@ fn ulimits(spec: &SandboxSpec) -> Vec<ResourcesUlimits> {
     ]
 }
 
-/// What can be written to where the root cannot: each of the sandbox's size, none of it a device or a program of another user.
-fn tmpfs(spec: &SandboxSpec) -> HashMap<String, String> {
-    let mut places: HashMap<String, String> = HashMap::new();
-    let size = spec.limits.disk.unwrap_or(spec.limits.memory).get();
-    let options = |mode: &str, (uid, gid): (u32, u32)| {
-        format!("rw,nosuid,nodev,exec,size={size},nr_inodes={},mode={mode},uid={uid},gid={gid}", (size / BYTES_OF_A_FILE).max(1024))
-    };
+/// A file system in memory, of the sandbox's size.
+pub struct Place {
+    /// Its permissions.
+    pub mode: u32,
+    /// Its user and group inside.
+    pub owner: (u32, u32),
+    /// Whether it is so whatever the image has there: the daemon gives it what a directory of the image has.
+    pub insisted: bool,
+}
+
+/// How many files each place holds.
+pub fn most_files(spec: &SandboxSpec) -> u64 {
+    (place_bytes(spec) / BYTES_OF_A_FILE).max(1024)
+}
+
+fn place_bytes(spec: &SandboxSpec) -> u64 {
+    spec.limits.disk.unwrap_or(spec.limits.memory).get()
+}
+
+/// What can be written to where the root cannot.
+pub fn places(spec: &SandboxSpec) -> BTreeMap<String, Place> {
+    let mut places = BTreeMap::new();
     let user = (spec.user.uid, spec.user.gid);
-    places.insert("/tmp".into(), options("1777", (0, 0)));
+    places.insert("/tmp".to_owned(), Place { mode: 0o1777, owner: (0, 0), insisted: true });
     if !spec.bare {
-        places.insert("/workspace".into(), options("755", user));
+        places.insert("/workspace".into(), Place { mode: 0o755, owner: user, insisted: true });
     }
     // The daemon would make a volume of each, on its disk and without a bound.
     for volume in spec.image.config().volumes.keys().filter(|volume| is_plain(volume)) {
-        places.entry(volume.trim_end_matches('/').to_owned()).or_insert_with(|| options("755", user));
+        let place = Place { mode: 0o755, owner: user, insisted: false };
+        places.entry(volume.trim_end_matches('/').to_owned()).or_insert(place);
     }
     if is_read_only(spec) {
-        places.insert("/var/tmp".into(), options("1777", (0, 0)));
-        places.insert("/run".into(), options("755", (0, 0)));
+        places.insert("/var/tmp".into(), Place { mode: 0o1777, owner: (0, 0), insisted: false });
+        places.insert("/run".into(), Place { mode: 0o755, owner: (0, 0), insisted: false });
         if spec.user.home != "/" {
-            places.insert(spec.user.home.clone(), options("755", user));
+            places.insert(spec.user.home.clone(), Place { mode: 0o755, owner: user, insisted: false });
         }
         // What is to be put in goes where it can be put.
         for directory in spec.directories.iter().filter(|directory| directory.path != Path::new("/workspace")) {
             let path = directory.path.display().to_string();
             if !places.keys().any(|known| path.starts_with(&format!("{known}/"))) {
-                places.insert(path, options(&format!("{:o}", directory.mode), directory.owner));
+                places.insert(path, Place { mode: directory.mode, owner: directory.owner, insisted: true });
             }
         }
     }
     // What the user mounts there counts.
-    let mounted = |path: &str| spec.mounts.iter().any(|mount| mount.target == Path::new(path));
-    places.retain(|path, _| !mounted(path));
-    for volume in spec.mounts.iter().filter(|mount| mount.source.is_volume()) {
-        let nothing = format!("ro,nosuid,nodev,noexec,size=4k,nr_inodes={PLACEHOLDER_INODES},mode=700");
-        places.insert(volume.target.display().to_string(), nothing);
-    }
+    places.retain(|path, _| !spec.mounts.iter().any(|mount| mount.target == Path::new(path)));
     places
+}
+
+/// None of it a device or a program of another user; and something small where a volume will be.
+fn tmpfs(spec: &SandboxSpec) -> HashMap<String, String> {
+    let (size, files) = (place_bytes(spec), most_files(spec));
+    let options = |Place { mode, owner: (uid, gid), .. }: Place| {
+        format!("rw,nosuid,nodev,exec,size={size},nr_inodes={files},mode={mode:o},uid={uid},gid={gid}")
+    };
+    let places = places(spec).into_iter().map(|(path, place)| (path, options(place)));
+    let volumes = spec.mounts.iter().filter(|mount| mount.source.is_volume()).map(|volume| {
+        let nothing = format!("ro,nosuid,nodev,noexec,size=4k,nr_inodes={PLACEHOLDER_INODES},mode=700");
+        (volume.target.display().to_string(), nothing)
+    });
+    places.chain(volumes).collect()
 }
 
 fn is_below(path: &Path, other: &Path) -> bool {

@@ -66,6 +66,12 @@ impl Daemon {
         Ok(Self { client, facts })
     }
 
+    /// What an answer means to who asked for `operation`, if there was one.
+    pub fn failed(&self, operation: &str, error: Error) -> EngineError {
+        let gone = matches!(error, Error::HyperLegacyError { ref err } if err.is_connect());
+        if gone { unreachable_daemon(&self.facts.socket, &error) } else { failed(operation, error) }
+    }
+
     /// Whether it is there at all.
     pub async fn answers(&self) -> bool {
         self.client.ping().await.is_ok()

@@ -95,7 +95,7 @@ impl DockerEngine {
                     why: "the daemon does not have it; give it: cofferdam image load --engine docker NAME".into(),
                 }
             } else {
-                failed("create the container", error)
+                self.daemon.failed("create the container", error)
             }
         })?;
         Ok(created.id)

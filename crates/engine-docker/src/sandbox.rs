@@ -23,6 +23,7 @@ use cofferdam_trust::layout::NewLayer;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
 const SIGTERM: i32 = 15;
@@ -104,6 +105,24 @@ impl DockerSandbox {
     }
 }
 
+impl DockerSandbox {
+    /// What the daemon says of a container whose groups are gone: systemd may end all of it when the kernel has killed one of its processes.
+    /// The daemon is told by others, so it is asked until it knows that the container has ended.
+    async fn was_out_of_memory(&self) -> bool {
+        const TRIES: u32 = 100;
+        const PAUSE: Duration = Duration::from_millis(20);
+        for _ in 0..TRIES {
+            let inspected = self.daemon.client.inspect_container(&self.id, None::<InspectContainerOptions>).await;
+            let Some(state) = inspected.ok().and_then(|found| found.state) else { return false };
+            if state.oom_killed == Some(true) || state.running != Some(true) {
+                return state.oom_killed == Some(true);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        false
+    }
+}
+
 fn sample(processes: &Processes, last: &Mutex<(Usage, u64)>) -> (Usage, u64) {
     let cgroup = processes.cgroup();
     let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,6 +144,8 @@ impl Sandbox for DockerSandbox {
         tokio::spawn(async move {
             watched.wait().await;
             sample(&processes, &last);
+            // Pid 1 has waited for that.
+            processes.kill_now();
         });
         Ok(main)
     }
@@ -174,9 +195,7 @@ impl Sandbox for DockerSandbox {
         let (refused, refused_unnamed) = self.refused.snapshot();
         let (usage, mut out_of_memory_kills) = self.usage();
         if out_of_memory_kills == 0 && !self.processes.cgroup().exists() {
-            let inspected = self.daemon.client.inspect_container(&self.id, None::<InspectContainerOptions>).await;
-            let killed = inspected.ok().and_then(|found| found.state?.oom_killed).unwrap_or(false);
-            out_of_memory_kills = u64::from(killed);
+            out_of_memory_kills = u64::from(self.was_out_of_memory().await);
         }
         Ok(Observation { usage, out_of_memory_kills, refused, refused_unnamed })
     }

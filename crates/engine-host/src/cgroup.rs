@@ -4,6 +4,7 @@
 //! its own below that, so that it can be ended with everything it started.
 
 mod hierarchy;
+pub mod scope;
 
 pub use hierarchy::Hierarchies;
 use hierarchy::{Controller, Version};
@@ -288,22 +289,29 @@ fn make_parents(root: &Path, relative: &Path, hierarchies: &Hierarchies) -> Resu
 
 /// The group of an ordinary user holds this process: it makes room first.
 fn delegate_to_children(root: &Path, path: &Path, delegate: &str) -> Result<(), (PathBuf, io::Error)> {
+    const TRIES: u32 = 50;
     let file = path.join("cgroup.subtree_control");
-    match write(&file, delegate) {
-        Err((_, error)) if error.kind() == io::ErrorKind::ResourceBusy && path == root => {
-            let aside = root.join(hierarchy::SUPERVISORS.trim_start_matches('/'));
-            match fs::create_dir(&aside) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err((aside, error)),
-                _ => {}
-            }
-            for pid in read_kernel_file(&root.join("cgroup.procs")).unwrap_or_default().lines() {
-                // One that has ended meanwhile is not in the way.
-                let _ = write(&aside.join("cgroup.procs"), pid);
-            }
-            write(&file, delegate)
+    for _ in 0..TRIES {
+        match write(&file, delegate) {
+            // What starts while room is made is in the way once more.
+            Err((_, error)) if error.kind() == io::ErrorKind::ResourceBusy && path == root => make_room(root)?,
+            other => return other,
         }
-        other => other,
     }
+    write(&file, delegate)
+}
+
+fn make_room(root: &Path) -> Result<(), (PathBuf, io::Error)> {
+    let aside = root.join(hierarchy::SUPERVISORS.trim_start_matches('/'));
+    match fs::create_dir(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err((aside, error)),
+        _ => {}
+    }
+    for pid in read_kernel_file(&root.join("cgroup.procs")).unwrap_or_default().lines() {
+        // One that has ended meanwhile is not in the way.
+        let _ = write(&aside.join("cgroup.procs"), pid);
+    }
+    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), (PathBuf, io::Error)> {

@@ -146,7 +146,7 @@ pub struct NativeEngine {
 
 const RUN_DIRECTORY: &str = "/run/cofferdam";
 /// Why a control of cgroups is missing for an ordinary user.
-const NO_GROUP: &str = "this user has no cgroup (systemd-run --user --scope -p Delegate=yes gives one) with";
+const NO_GROUP: &str = "this user has no cgroup of its own (a login session of systemd's, or loginctl enable-linger, gives one) with";
 
 impl NativeEngine {
     /// For the installation with this id, whose data directory is `data`.

@@ -150,6 +150,27 @@ impl DataDir {
     }
 }
 
+/// Removes a directory of ours, if it is there. On NFS a file that is still open keeps a name of its own (`.nfs…`) until it is closed: that is as
+/// good as gone, and the sweep removes what is left of the directory.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && is_as_good_as_gone(path) => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether it holds nothing but what was removed while it was open.
+pub(crate) fn is_as_good_as_gone(path: &Path) -> bool {
+    let gone = |entry: io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| {
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_directory { is_as_good_as_gone(&entry.path()) } else { entry.file_name().as_encoded_bytes().starts_with(b".nfs") }
+        })
+    };
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.all(gone))
+}
+
 /// How the name of a directory begins that is not locked yet; the maker's pid follows.
 pub const MAKING_PREFIX: &str = ".making-";
 
@@ -199,6 +220,20 @@ pub fn now() -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nfs_keeps_of_open_files_is_as_good_as_gone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a");
+        fs::create_dir_all(path.join("b")).expect("made");
+        assert!(is_as_good_as_gone(&path));
+        fs::write(path.join("b/.nfs0000000000a1"), "").expect("written");
+        assert!(is_as_good_as_gone(&path));
+        fs::write(path.join("lock"), "").expect("written");
+        assert!(!is_as_good_as_gone(&path) && !is_as_good_as_gone(&path.join("none")));
+        remove_tree(&path).and_then(|()| remove_tree(&path)).expect("removed");
+        assert!(!path.exists());
+    }
 
     #[test]
     fn keeps_its_install_id() {

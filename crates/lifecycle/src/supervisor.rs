@@ -198,11 +198,13 @@ impl<'a> Supervisor<'a> {
         let (directory, lock) = self.data.make_sandbox(request.id)?;
         let result = self.run_locked(request, directory.clone(), commands).await;
         let keep = matches!(&result, Ok((outcome, _)) if outcome.record.removed_at.is_none());
-        if !keep {
-            // What cannot be removed now is found by the next sweep.
+        // What cannot be removed now is found by the next sweep.
+        let gone = keep || std::fs::remove_dir_all(&directory).is_ok();
+        drop(lock);
+        if !gone {
+            // On NFS the lock was in the way.
             let _ = std::fs::remove_dir_all(&directory);
         }
-        drop(lock);
         result
     }
 

@@ -3,7 +3,7 @@
 //! Takes no input, is idempotent, waits for nobody. A sandbox is dead if its lock can be taken: its supervisor holds it
 //! from before anything is made until everything is gone.
 
-use crate::data::{DataDir, now};
+use crate::data::{DataDir, is_as_good_as_gone, now, remove_tree};
 use crate::gating::leftover_record;
 use cofferdam_engine::Engine;
 use cofferdam_model::{NewEvent, Phase, Reason, SandboxId, SandboxRecord};
@@ -26,8 +26,10 @@ pub async fn run(data: &DataDir, engine: &dyn Engine, store: &mut Store) -> Resu
     let mut swept = Swept::default();
     for record in store.sandbox_list_live()? {
         let path = data.sandbox(record.id);
-        if let Some(_lock) = take_dead(&path) {
+        if let Some(lock) = take_dead(&path) {
             sweep_one(data, engine, store, record, &mut swept).await?;
+            drop(lock);
+            remove_rest(&path);
         }
     }
     for entry in fs::read_dir(data.sandboxes()).into_iter().flatten().flatten() {
@@ -37,9 +39,11 @@ pub async fn run(data: &DataDir, engine: &dyn Engine, store: &mut Store) -> Resu
         let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<SandboxId>().ok()) else { continue };
         let recorded = store.sandbox_get(id)?;
         let wanted = recorded.as_ref().is_some_and(|record| record.removed_at.is_none());
-        if !wanted && let Some(_lock) = take_dead(&entry.path()) {
+        if !wanted && let Some(lock) = take_dead(&entry.path()) {
             clean(engine, id, &mut swept).await;
             remove_directory(&entry.path(), &mut swept);
+            drop(lock);
+            remove_rest(&entry.path());
         }
     }
     for entry in fs::read_dir(data.volumes()).into_iter().flatten().flatten().filter(is_abandoned) {
@@ -127,8 +131,15 @@ async fn clean(engine: &dyn Engine, id: SandboxId, swept: &mut Swept) {
 }
 
 fn remove_directory(path: &Path, swept: &mut Swept) {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => swept.left.push(format!("{}: {error}", path.display())),
-        _ => {}
+    if let Err(error) = remove_tree(path) {
+        swept.left.push(format!("{}: {error}", path.display()));
+    }
+}
+
+/// What removing it while its lock was held has left (NFS).
+fn remove_rest(path: &Path) {
+    if is_as_good_as_gone(path) {
+        // Else the next sweep.
+        let _ = fs::remove_dir_all(path);
     }
 }

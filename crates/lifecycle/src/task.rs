@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod attempt;
+mod compose;
 pub mod due;
 mod harbor;
 mod own;
@@ -15,5 +16,6 @@ mod workspace;
 
 pub use artifacts::{Artifact, CollectError, FILES, collect, manifest};
 pub use attempt::run;
+pub use compose::{RenderError, render};
 pub use plan::{Agent, Plan, Start, TaskRunError};
 pub use verdict::{Verdict, VerdictError};

@@ -1,6 +1,6 @@
 //! Named volumes: directories that outlive sandboxes ([design](../../../docs/design/volumes.md)).
 
-use crate::data::{DataDir, MAKING_PREFIX, now};
+use crate::data::{DataDir, MAKING_PREFIX, now, remove_tree};
 use cofferdam_engine::MountSource;
 use cofferdam_model::{Bytes, Name, Timestamp};
 use cofferdam_sys::ids::Ids;
@@ -187,7 +187,11 @@ impl Volumes {
         }
         // It is gone at once: what is left of it after a kill has a name that is swept.
         let going = self.making(name);
-        fs::rename(&directory, &going).and_then(|()| fs::remove_dir_all(&going)).map_err(io_error(name, "remove it"))
+        let removed = fs::rename(&directory, &going).and_then(|()| remove_tree(&going)).map_err(io_error(name, "remove it"));
+        drop(lock);
+        // On NFS the lock was in the way.
+        let _ = fs::remove_dir_all(&going);
+        removed
     }
 
     /// For a sandbox whose user is `owner`; made if it does not exist (then true).

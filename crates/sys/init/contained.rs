@@ -47,7 +47,7 @@ pub unsafe fn main_loop(path: *const u8, fenced: bool) -> ! {
         send_to(socket as i32, [REPLY_SETUP_FAILED, 0, failure.stage, failure.errno], &[]);
         exit();
     }
-    pid_one::main_loop()
+    pid_one::main_loop(true)
 }
 
 /// 0 to 2: the null device; 3: control; nothing else. Then Landlock, as far as the kernel has it.

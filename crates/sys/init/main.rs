@@ -44,7 +44,7 @@ pub extern "C" fn enter(stack: *const *const u8) -> ! {
     };
     match (spawner, socket.is_null()) {
         (true, _) => spawner::main_loop(),
-        (false, true) => pid_one::main_loop(),
+        (false, true) => pid_one::main_loop(false),
         // SAFETY: an argument of this program ends in NUL.
         (false, false) => unsafe { contained::main_loop(socket, fenced) },
     }

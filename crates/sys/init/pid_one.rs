@@ -25,6 +25,8 @@ const POLLIN: i16 = 1;
 /// Keeps the sandbox's id range leased while pid 1 lives; nothing is read from it.
 const LEASE: i32 = 4;
 const EAGAIN: u32 = 11;
+const ESRCH: u32 = 3;
+const SIGKILL: usize = 9;
 
 #[repr(C)]
 struct PollFd {
@@ -43,15 +45,20 @@ struct Child {
 struct Init {
     children: [Child; MOST_PROCESSES],
     count: usize,
+    /// Whether it outlives the main process.
+    stays: bool,
+    /// Whether the main process has ended, and it has stayed.
+    over: bool,
 }
 
-/// Serves the supervisor until it goes away or the main process ends.
-pub fn main_loop() -> ! {
+/// Serves the supervisor until it goes away or the main process ends. One that `stays` ends everything with the main process, but itself: whoever
+/// made its control groups would remove them with it, before the supervisor has asked them why.
+pub fn main_loop(stays: bool) -> ! {
     for fd in [CONTROL, LEASE] {
         sys!(FCNTL, fd, F_SETFD, FD_CLOEXEC);
     }
     let signals = sys!(SIGNALFD4, -1isize, &raw const SIGCHLD_BIT, 8, O_CLOEXEC) as i32;
-    let mut init = Init { children: [Child { pid: 0, id: 0, main: false }; MOST_PROCESSES], count: 0 };
+    let mut init = Init { children: [Child { pid: 0, id: 0, main: false }; MOST_PROCESSES], count: 0, stays, over: false };
     let mut polled = [PollFd { fd: CONTROL, events: POLLIN, revents: 0 }, PollFd { fd: signals, events: POLLIN, revents: 0 }];
     loop {
         sys!(POLL, polled.as_mut_ptr(), 2, 0, 0, 8, 0);
@@ -72,6 +79,7 @@ pub fn main_loop() -> ! {
 impl Init {
     fn handle(&mut self, message: &Message) {
         match message.words[0] {
+            REQUEST_SPAWN if self.over => fail(message.words[1], STAGE_FORK, ESRCH),
             REQUEST_SPAWN => self.spawn(message),
             REQUEST_SIGNAL => self.signal(message.words),
             _ => {}
@@ -170,8 +178,12 @@ impl Init {
                 self.count -= 1;
                 self.children[index] = self.children[self.count];
                 send([REPLY_EXITED, child.id, status as u32, 0], &[]);
-                if child.main {
+                if child.main && !self.stays {
                     exit();
+                }
+                if child.main {
+                    self.over = true;
+                    sys!(KILL, -1isize, SIGKILL);
                 }
             }
         }

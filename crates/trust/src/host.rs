@@ -54,6 +54,7 @@ const CARRIED: &[&str] = &[
     "xattr.conf",
 ];
 
+/// Mode 0555 is for those that hold nothing: where no capability counts (NFS), nothing could be made or removed in them.
 const EMPTY_DIRECTORIES: &[(&str, u32)] = &[
     ("boot", 0o755),
     ("dev", 0o755),
@@ -66,8 +67,8 @@ const EMPTY_DIRECTORIES: &[(&str, u32)] = &[
     ("run", 0o755),
     ("run/lock", 0o1777),
     ("srv", 0o755),
-    ("sys", 0o555),
-    ("sys/devices", 0o555),
+    ("sys", 0o755),
+    ("sys/devices", 0o755),
     ("sys/devices/system", 0o555),
     ("tmp", 0o1777),
     ("usr", 0o755),
@@ -201,6 +202,19 @@ mod tests {
         assert_eq!(passwd, Accounts::standard().passwd(), "none of the host's accounts");
         assert_eq!(prepare(&base).expect("again"), root);
         fs::remove_dir_all(&base).expect("removed");
+    }
+
+    /// On NFS nobody but the server says who may write.
+    #[test]
+    fn every_directory_that_holds_something_is_writable_to_its_owner() {
+        fn look(directory: &Path) {
+            let entries: Vec<_> = fs::read_dir(directory).expect("listed").flatten().collect();
+            let mode = fs::symlink_metadata(directory).expect("there").permissions().mode();
+            assert!(entries.is_empty() || mode & 0o300 == 0o300, "{} has mode {mode:o}", directory.display());
+            entries.iter().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).for_each(|entry| look(&entry.path()));
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        look(&prepare(&directory.path().join("host")).expect("prepared"));
     }
 
     #[test]

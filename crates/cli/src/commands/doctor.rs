@@ -7,7 +7,6 @@ use crate::output::{one, table};
 use cofferdam_engine::conformance::{Kit, Made, ProbeResult};
 use cofferdam_engine::{Engine, GateSockets, MountSource, Wiring};
 use cofferdam_model::{Bytes, ImageRef};
-use cofferdam_sys::outer;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
@@ -46,7 +45,7 @@ const SHOWN: &[(&str, &[&str])] = &[
 /// Checks; with `--fix` first mends what it can. Exit status 3 if something is misconfigured.
 pub fn run(global: Global, arguments: &DoctorArgs) -> Result<ExitCode, Failure> {
     let mut controls = Vec::new();
-    if let Err(error) = outer::enter(false) {
+    if let Err(error) = crate::outer::enter_for_sandboxes(false) {
         let detail = crate::outer::explain(&error).message();
         controls.push(Control { control: "user namespaces", state: State::Misconfigured, detail });
         return report(&global, &controls);
@@ -122,7 +121,12 @@ fn docker(context: &Context, controls: &mut Vec<Control>) {
         Err(failure) => say(State::NotEnforceableHere, failure.message()),
         Ok(engine) => {
             let facts = &engine.daemon().facts;
-            say(State::Enforced, format!("Docker {} (API {}) at {}", facts.version, facts.api, facts.socket));
+            let option = |text: &String| text.split(',').find_map(|part| part.strip_prefix("name=")).map(str::to_owned);
+            let security = facts.security.iter().filter_map(option).collect::<Vec<_>>().join(", ");
+            let quota = if facts.disk_quota { "with quotas" } else { "without quotas" };
+            let detail =
+                format!("Docker {} (API {}) at {}; storage {} {quota}; {security}", facts.version, facts.api, facts.socket, facts.storage);
+            say(State::Enforced, detail);
             for (name, why) in engine.capabilities().missing {
                 say(State::NotEnforceableHere, format!("{name}: {why}"));
             }

@@ -76,6 +76,7 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
         Verb::Task(TaskVerb::Run(arguments)) => task::run(global, &arguments).map_err(Failure::while_running),
         Verb::Task(TaskVerb::Validate { task }) => task::validate(global, &task),
         Verb::Task(TaskVerb::Init { directory }) => task::init(&global, &directory),
+        Verb::Task(TaskVerb::Render(arguments)) => task::render(global, &arguments),
         Verb::Task(TaskVerb::Show { attempt }) => task::show(global, &attempt),
         Verb::Task(TaskVerb::Schema { name }) => task::schema(&name),
         Verb::Task(TaskVerb::List { task }) => task::list(global, task.as_ref()),

@@ -3,10 +3,12 @@
 mod begin;
 mod prepare;
 mod read;
+mod render;
 
 pub use begin::init;
 pub use prepare::{Prepared, limits};
 pub use read::{DEFINITIONS, definition, read};
+pub use render::render;
 
 use crate::args::{Global, TaskRunArgs, TrustArgs};
 use crate::context::{Context, random};

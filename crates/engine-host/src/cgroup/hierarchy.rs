@@ -40,7 +40,7 @@ const CONTROLLERS: [(Controller, &str); 5] = [
 pub const SUPERVISORS: &str = "/cofferdam.supervisors";
 
 /// The group of a controller (empty: version 2) in the text of `/proc/<pid>/cgroup`.
-fn of_groups<'a>(groups: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn of_groups<'a>(groups: &'a str, name: &str) -> Option<&'a str> {
     groups.lines().find_map(|line| {
         let (names, path) = line.split_once(':')?.1.split_once(':')?;
         names.split(',').any(|one| one == name).then_some(path)

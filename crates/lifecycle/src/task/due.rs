@@ -6,7 +6,7 @@
 //! While an attempt is made, its maker holds a lock in its directory; one that is recorded as running and whose lock is free was lost.
 
 use super::artifacts;
-use crate::data::{DataDir, MAKING_PREFIX, now};
+use crate::data::{DataDir, MAKING_PREFIX, now, remove_tree};
 use crate::sweep::is_abandoned;
 use cofferdam_model::task::Cleanup;
 use cofferdam_model::{AttemptId, NewEvent, Phase, Reason, Span, Timestamp};
@@ -160,9 +160,10 @@ fn forget(data: &DataDir, directory: &Path) -> io::Result<()> {
 }
 
 fn tree(path: &Path) -> io::Result<()> {
-    let removed =
-        if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        return remove_tree(path);
+    }
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

@@ -1,6 +1,7 @@
 //! What an attempt is made from.
 
 use super::artifacts::CollectError;
+use super::step::Mode;
 use super::workspace::DescribeError;
 use crate::gating::GateRequest;
 use crate::supervisor::SupervisorError;
@@ -70,6 +71,13 @@ pub struct Plan {
     pub actor: String,
     /// Makes 128 random bits.
     pub random: fn() -> [u8; 16],
+}
+
+impl Plan {
+    /// What a sandbox starts from.
+    pub(super) fn start(&self, mode: Mode) -> &Start {
+        if mode == Mode::Execution { &self.execution } else { &self.verification }
+    }
 }
 
 impl TaskRunError {

@@ -1,5 +1,6 @@
 //! Services: processes that run in a sandbox before its main one, each ready before the next begins.
 
+use super::step::SERVICES;
 use crate::log::{LogWriter, Stream};
 use crate::pump::{Output, Source, from_sandbox};
 use crate::supervisor::SupervisorError;
@@ -55,7 +56,7 @@ pub(super) async fn start_all(sandbox: &Arc<dyn Sandbox>, services: &[Service], 
 async fn start(sandbox: &Arc<dyn Sandbox>, service: &Service, context: &Context) -> Result<(), String> {
     let user = context.image.user(service.user.as_deref()).map_err(|error| error.to_string())?;
     if let Some(files) = &service.files {
-        let target = format!("/services/{}", service.name).into();
+        let target = format!("{SERVICES}/{}", service.name).into();
         let copy = Transfer::In { source: context.base.join(files), target, owner: (user.uid, user.gid) };
         sandbox.transfer(copy).await.map_err(|error| error.to_string())?;
     }

@@ -1,11 +1,11 @@
 //! One sandbox of an attempt, from its request to what is left of it.
 
 use super::artifacts::{self, Artifact};
-use super::plan::{Plan, Start, TaskRunError};
+use super::plan::{Plan, TaskRunError};
 use super::service::{self, Logs};
 use super::verdict::TestLines;
 use super::workspace::{self, WORKSPACE};
-use crate::data::{DataDir, now};
+use crate::data::{DataDir, now, remove_tree};
 use crate::log::{LogReader, Stream};
 use crate::records::Records;
 use crate::supervisor::{Health, LOG_BYTES, Outcome, Request, Streams, Supervisor, SupervisorError};
@@ -26,6 +26,8 @@ use tokio::sync::mpsc::unbounded_channel;
 /// How often a sandbox's description is looked for, and how often in a row it may be missing.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 const MOST_MISSES: u32 = 3;
+/// Below it each service finds its files.
+pub(super) const SERVICES: &str = "/services";
 
 /// Which sandbox of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,10 +164,6 @@ impl Stage<'_> {
         Ok(kept.iter().filter(is_trajectory).map(|artifact| format!("agent/{}", artifact.path)).collect())
     }
 
-    fn start(&self, mode: Mode) -> &Start {
-        if mode == Mode::Execution { &self.plan.execution } else { &self.plan.verification }
-    }
-
     /// Runs one sandbox to its end.
     pub async fn run(&self, step: Step) -> Result<Ended, TaskRunError> {
         let mode = step.mode;
@@ -178,7 +176,7 @@ impl Stage<'_> {
             base: self.plan.base.clone(),
             image: step.image.clone(),
             directory: step.directory.clone(),
-            environment: self.environment(&step),
+            environment: environment(self.plan, mode, &step.user, &step.environment, &step.id.to_string()),
             logs: self.directory.join(format!("{}-services", mode.name())),
             started: Rc::clone(&logs),
         };
@@ -213,30 +211,15 @@ impl Stage<'_> {
         }
     }
 
-    fn environment(&self, step: &Step) -> BTreeMap<String, String> {
-        let plan = self.plan;
-        let mut environment = self.start(step.mode).environment.clone();
-        environment.extend(step.environment.clone());
-        let cofferdam_mode = if step.mode == Mode::Execution { "execution" } else { "verification" };
-        let own = [
-            ("HOME", step.user.home.clone()),
-            ("USER", step.user.name.clone()),
-            ("LOGNAME", step.user.name.clone()),
-            ("TASK_ID", plan.task.id.to_string()),
-            ("ATTEMPT_ID", plan.id.to_string()),
-            ("SANDBOX_ID", step.id.to_string()),
-            ("COFFERDAM_MODE", cofferdam_mode.to_owned()),
-            ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
-        ];
-        environment.extend(own.map(|(key, value)| (key.to_owned(), value)));
-        environment
-    }
-
     fn request(&self, step: Step) -> Result<Request, TaskRunError> {
         let plan = self.plan;
         let synth = workspace::describe(&plan.task, &plan.id.to_string(), &self.directory.join("synth"))?;
-        let environment = self.environment(&step);
-        let start = self.start(step.mode);
+        let environment = environment(self.plan, step.mode, &step.user, &step.environment, &step.id.to_string());
+        let start = plan.start(step.mode);
+        let mut directories = step.directories;
+        if step.services.iter().any(|service| service.files.is_some()) {
+            directories.push(Directory { path: SERVICES.into(), mode: 0o755, owner: (0, 0) });
+        }
         let labels = [
             ("cofferdam.task", plan.task.id.to_string()),
             ("cofferdam.attempt", plan.id.to_string()),
@@ -260,7 +243,7 @@ impl Stage<'_> {
             mounts: vec![synth],
             view: None,
             volumes: Vec::new(),
-            directories: step.directories,
+            directories,
             files: Vec::new(),
             labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
             log_bytes: LOG_BYTES,
@@ -287,7 +270,7 @@ impl Stage<'_> {
             }
             all.flush().map_err(io_at(&logs))?;
         }
-        remove(&directory)?;
+        remove_tree(&directory).map_err(io_at(&directory))?;
         let removed = SandboxRecord { removed_at: Some(now()), ..record.clone() };
         records.run(move |store| store.sandbox_update(&removed, &[], Durability::Normal)).await?;
         Ok(lines.finish())
@@ -311,17 +294,29 @@ impl Stage<'_> {
     }
 }
 
+/// What every process of a step finds in its environment.
+pub(super) fn environment(plan: &Plan, mode: Mode, user: &User, own: &BTreeMap<String, String>, sandbox: &str) -> BTreeMap<String, String> {
+    let mut environment = plan.start(mode).environment.clone();
+    environment.extend(own.clone());
+    let cofferdam_mode = if mode == Mode::Execution { "execution" } else { "verification" };
+    let all = [
+        ("HOME", user.home.clone()),
+        ("USER", user.name.clone()),
+        ("LOGNAME", user.name.clone()),
+        ("TASK_ID", plan.task.id.to_string()),
+        ("ATTEMPT_ID", plan.id.to_string()),
+        ("SANDBOX_ID", sandbox.to_owned()),
+        ("COFFERDAM_MODE", cofferdam_mode.to_owned()),
+        ("PYTHONDONTWRITEBYTECODE", "1".to_owned()),
+    ];
+    environment.extend(all.map(|(key, value)| (key.to_owned(), value)));
+    environment
+}
+
 /// An error about a path.
 pub(super) fn io_at(path: &Path) -> impl Fn(io::Error) -> TaskRunError + use<> {
     let path = path.to_owned();
     move |source| TaskRunError::Io { path: path.clone(), source }
-}
-
-fn remove(path: &Path) -> Result<(), TaskRunError> {
-    match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(TaskRunError::Io { path: path.to_owned(), source }),
-        _ => Ok(()),
-    }
 }
 
 async fn copy_in(sandbox: &dyn Sandbox, copies: Vec<Transfer>) -> Result<(), SupervisorError> {

@@ -13,11 +13,8 @@ pub const WORKSPACE: &str = "/workspace";
 /// What of a result is never handed on.
 const NOT_PART_OF_A_RESULT: &[&str] = &[".synth", "solution", "tests"];
 
-/// Writes the task's description into a directory of the host and shows it read-only: a mount can be neither changed,
-/// renamed nor removed from inside.
-pub fn describe(task: &Task, attempt: &str, directory: &Path) -> Result<Mount, DescribeError> {
-    let error = |source| DescribeError::Io { path: directory.to_owned(), source };
-    fs::create_dir_all(directory).map_err(error)?;
+/// The task's description for the agent: files and what is in them.
+pub fn description(task: &Task, attempt: &str) -> [(&'static str, String); 4] {
     let description = SynthTask {
         version: 1,
         id: task.id.clone(),
@@ -32,13 +29,19 @@ pub fn describe(task: &Task, attempt: &str, directory: &Path) -> Result<Mount, D
     let tools = SynthTools { toolchains: task.toolchains.clone() };
     let output = format!("{WORKSPACE}/output");
     let config = SynthConfig { workspace: WORKSPACE.to_owned(), output, logs: "/logs/agent".to_owned() };
-    let files = [
+    [
         ("task.json", pretty(&description)),
         ("instruction.md", task.instruction.clone()),
         ("tools.json", pretty(&tools)),
         ("config.yaml", cofferdam_model::yaml::write(&config).unwrap_or_default()),
-    ];
-    for (name, contents) in files {
+    ]
+}
+
+/// Writes it into a directory of the host and shows it read-only: a mount can be neither changed, renamed nor removed from inside.
+pub fn describe(task: &Task, attempt: &str, directory: &Path) -> Result<Mount, DescribeError> {
+    let error = |source| DescribeError::Io { path: directory.to_owned(), source };
+    fs::create_dir_all(directory).map_err(error)?;
+    for (name, contents) in description(task, attempt) {
         fs::write(directory.join(name), contents).map_err(error)?;
     }
     Ok(Mount { source: MountSource::of_own(directory)?, target: format!("{WORKSPACE}/.synth").into(), writable: false })

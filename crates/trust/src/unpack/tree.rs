@@ -4,11 +4,11 @@ use super::attributes::{Attributes, apply};
 use super::lower::{Found, Lowers, is_whiteout, opaque_attribute};
 use super::{UnpackError, failed, refused};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, SeekFrom, Stat, Timestamps, XattrFlags, chmodat, chownat, fchmod, fsetxattr, ftruncate, futimens,
-    linkat, mkdirat, mknodat, openat, readlinkat, seek, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, Timestamps, XattrFlags, chmodat, chownat, fchmod, fsetxattr, ftruncate,
+    futimens, linkat, mkdirat, mknodat, openat, openat2, readlinkat, seek, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -33,6 +33,8 @@ pub struct Tree<'a> {
     implicit: BTreeSet<PathBuf>,
     /// Times of directories, set last: every entry changes its directory's.
     times: Vec<(PathBuf, Timestamps)>,
+    /// Directories that their owner may not write to are made so last: where no capability counts (NFS), nothing could be put into them.
+    closed: BTreeMap<PathBuf, u32>,
     buffer: Vec<u8>,
 }
 
@@ -40,7 +42,7 @@ impl<'a> Tree<'a> {
     /// An empty one.
     pub fn new(root: BorrowedFd<'a>, lowers: Option<&'a Lowers>) -> Self {
         let (hidden, implicit) = (HashSet::new(), BTreeSet::new());
-        Self { root, lowers, last: None, hidden, implicit, times: Vec::new(), buffer: vec![0; CHUNK] }
+        Self { root, lowers, last: None, hidden, implicit, times: Vec::new(), closed: BTreeMap::new(), buffer: vec![0; CHUNK] }
     }
 
     /// The times of directories; gives those that no entry described.
@@ -51,6 +53,12 @@ impl<'a> Tree<'a> {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(failed(path)(error)),
             }
+        }
+        // What is below comes before what is above it.
+        for (path, mode) in self.closed.iter().rev() {
+            let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            let directory = openat2(self.root, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), inside);
+            directory.and_then(|directory| fchmod(directory, Mode::from_raw_mode(*mode))).map_err(failed(path))?;
         }
         Ok(self.implicit)
     }
@@ -78,9 +86,20 @@ impl<'a> Tree<'a> {
         if self.hidden.remove(&place) {
             set_opaque(&directory).map_err(&error)?;
         }
-        apply(directory.as_fd(), attributes).map_err(&error)?;
+        self.describe(&directory, &place, attributes).map_err(&error)?;
         self.implicit.remove(&place);
         self.times.push((place, attributes.times()));
+        Ok(())
+    }
+
+    fn describe(&mut self, directory: &OwnedFd, place: &Path, attributes: &Attributes) -> rustix::io::Result<()> {
+        const OWNERS: u32 = 0o700;
+        self.closed.remove(place);
+        apply(directory.as_fd(), attributes)?;
+        if attributes.mode & OWNERS != OWNERS {
+            fchmod(directory, Mode::from_raw_mode(attributes.mode | OWNERS))?;
+            self.closed.insert(place.to_owned(), attributes.mode);
+        }
         Ok(())
     }
 
@@ -251,6 +270,7 @@ impl<'a> Tree<'a> {
             None => Ok(()),
             Some(FileType::Directory) => {
                 self.last = None;
+                self.closed.retain(|closed, _| !closed.starts_with(place));
                 let whole = PathBuf::from(format!("/proc/self/fd/{}", self.root.as_raw_fd())).join(place);
                 std::fs::remove_dir_all(whole).map_err(|source| UnpackError::Io { path: path.display().to_string(), source })
             }
@@ -350,7 +370,7 @@ impl<'a> Tree<'a> {
         if self.hidden.remove(place) {
             set_opaque(&directory)?;
         }
-        attributes.map_or(Ok(()), |attributes| apply(directory.as_fd(), attributes))
+        attributes.map_or(Ok(()), |attributes| self.describe(&directory, place, attributes))
     }
 }
 

@@ -1,0 +1,59 @@
+//! `cofferdam task render`: a task as files for a daemon alone.
+
+use super::{Prepared, agent};
+use crate::args::{Global, RenderFormat, TaskRenderArgs};
+use crate::context::{Context, random};
+use crate::exit::{FAILED, Failure};
+use crate::output::one;
+use cofferdam_lifecycle::task::{RenderError, render as compose};
+use cofferdam_model::AttemptId;
+use cofferdam_sys::process;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// `RLIMIT_NOFILE`.
+const OPEN_FILES: u32 = 7;
+/// In the first line of what may be written over.
+const OURS: &str = "rendered by `cofferdam task render`";
+
+/// Writes the files, and says which.
+pub fn render(global: Global, arguments: &TaskRenderArgs) -> Result<ExitCode, Failure> {
+    let agent = agent(&arguments.agent, arguments.agent_cmd.as_deref())?;
+    let context = Context::open(global)?;
+    let prepared = Prepared::of(&context, &arguments.task, &arguments.trust)?;
+    let mut plan = prepared.plan(agent, AttemptId::from_random(random()));
+    plan.base = fs::canonicalize(&plan.base)?;
+    let files = match arguments.format {
+        RenderFormat::Compose => compose(&plan, process::hard_limit(OPEN_FILES)).map_err(refused)?,
+    };
+    fs::create_dir_all(&arguments.to)?;
+    let taken = files.keys().map(|name| arguments.to.join(name)).find(|path| name_is_taken(path));
+    if let Some(path) = taken {
+        let message = format!("{} is there and not of this command", path.display());
+        return Err(Failure::new(FAILED, "exists", message).remedy("move it away, or name another directory with --to"));
+    }
+    let mut written: Vec<PathBuf> = Vec::new();
+    for (name, text) in &files {
+        let path = arguments.to.join(name);
+        fs::write(&path, text)?;
+        written.push(path);
+    }
+    one(context.global.output, &written, |out| written.iter().try_for_each(|path| writeln!(out, "{}", path.display())))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Only compose files say whose they are; what stands beside one of ours is ours.
+fn name_is_taken(path: &Path) -> bool {
+    let ours = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.lines().next().is_some_and(|line| line.contains(OURS)));
+    path.exists() && !ours(path) && !path.parent().is_some_and(|directory| ours(&directory.join("compose.yaml")))
+}
+
+fn refused(error: RenderError) -> Failure {
+    let remedy = match &error {
+        RenderError::Network { .. } | RenderError::Harbor { .. } => "use cofferdam task run --engine docker",
+        RenderError::NoImage { .. } => "name an image in the task file (image: python:3.12), or make one of it (cofferdam image import)",
+        RenderError::User(_) | RenderError::Task(_) | RenderError::Form(_) => "see the task file",
+    };
+    Failure::new(FAILED, "unsupported", error.to_string()).remedy(remedy)
+}
