@@ -324,33 +324,6 @@ fn what_a_daemon_cannot_do_is_refused_with_its_remedy() {
     assert_eq!(docker.ok("docker ps -aq"), "");
 }
 
-/// A suite, its runner killed half-way: every task attempted, nothing left on the daemon.
-#[test]
-fn a_suite_on_a_daemon_goes_on_where_it_stopped() {
-    let on = On::new();
-    let place = on.home.path("suite");
-    for number in 0..8 {
-        let directory = place.join(format!("t{number}"));
-        fs::create_dir_all(&directory).expect("made");
-        let text = format!(
-            "version: 1\nid: t{number}\ninstruction: do it\nimage: base:1\nlimits: {{memory: 64MiB, disk: 32MiB}}\nagent: {{command: [sh, -c, 'sleep 0.5; echo {number} > out']}}\nverify: {{command: [sh, -c, 'grep -q {number} out']}}\n"
-        );
-        fs::write(directory.join("task.yaml"), text).expect("written");
-    }
-    let shown = place.display().to_string();
-    let mut runner = on.home.command(&["suite", "run", "--engine", "docker", "--parallel", "2", &shown]);
-    let mut runner = runner.env("DOCKER_HOST", on.docker.host()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
-    eventually("it is at work", || on.containers().lines().count() > 0);
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    runner.kill().expect("killed");
-    let _ = runner.wait();
-    on.ok(&["suite", "run", "--resume", "-o", "json"]);
-    let report: Value = serde_json::from_str(&on.ok(&["suite", "report", "-o", "json"])).expect("JSON");
-    assert_eq!((&report["all"]["passed"], &report["suite"]["engine"]), (&json!(8), &json!("docker")), "{report}");
-    on.ok(&["prune"]);
-    assert_eq!(on.containers(), "");
-}
-
 /// Every attempt to get out, on both engines: contained by both, and each control's absence noticed on both.
 #[test]
 fn nothing_gets_out_that_does_not_on_native() {
@@ -384,54 +357,5 @@ fn nothing_gets_out_that_does_not_on_native() {
         table.extend(native.iter().zip(&docker).map(line));
         fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/escape-tests.md"), table).expect("written");
     }
-    assert_eq!(on.containers(), "");
-}
-
-/// The same attempts on both engines: the same record but for ids, times and what was used.
-#[test]
-fn tasks_end_on_both_engines_alike() {
-    let on = On::new();
-    let cases: &[(&str, &str)] = &[
-        ("right", "agent: {command: [sh, -c, 'echo done > out']}\nverify: {command: [sh, -c, 'test -e out']}\n"),
-        ("wrong", "agent: {command: [sh, -c, 'true']}\nverify: {command: [sh, -c, 'test -e out']}\n"),
-        ("fails", "agent: {command: [sh, -c, 'exit 3']}\nverify: {command: [sh, -c, 'exit 0']}\n"),
-        ("slow", "agent: {command: [sleep, '60']}\nlimits: {timeout: 1s}\nverify: {command: [sh, -c, 'exit 0']}\n"),
-        ("missing", "agent: {command: [no-such-program]}\nverify: {command: [sh, -c, 'exit 0']}\n"),
-        (
-            "reward",
-            "agent: {command: [sh, -c, 'echo 0.5 > r']}\nverify: {command: [sh, -c, 'cp r $COFFERDAM_REWARD 2>/dev/null; exit 0']}\n",
-        ),
-        (
-            "network",
-            "agent: {command: [bash, -c, '(exec 3<>/dev/tcp/example.org/80) 2>/dev/null || echo none > out']}\nverify: {command: [sh, -c, 'grep -q none out']}\n",
-        ),
-        (
-            "artifacts",
-            "agent: {command: [sh, -c, 'mkdir o && echo 1 > o/a && echo 2 > o/b']}\nartifacts: ['o/**']\nverify: {command: [sh, -c, 'test -e o/b']}\n",
-        ),
-        ("user", "agent: {command: [sh, -c, 'id -u > out']}\nverify: {command: [sh, -c, 'grep -q 10001 out']}\n"),
-        (
-            "limits",
-            "limits: {memory: 64MiB, pids: 20}\nagent: {command: [sh, -c, 'for i in $(seq 1 40); do sleep 3 & done 2>/dev/null; echo end > out']}\nverify: {command: [sh, -c, 'true']}\n",
-        ),
-    ];
-    let mut different = Vec::new();
-    for (name, rest) in cases {
-        let directory = on.home.path(name);
-        fs::create_dir(&directory).expect("made");
-        fs::write(directory.join("task.yaml"), format!("version: 1\nid: {name}\ninstruction: do it\nimage: base:1\n{rest}"))
-            .expect("written");
-        let attempt = |engine: &str| {
-            let ran = on.run(&["task", "run", "--engine", engine, &directory.display().to_string(), "-o", "json"]);
-            let record: Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{name} on {engine}: {ran:?}"));
-            let kept = ["task", "phase", "reason", "reward", "tests", "exit_code", "agent_exit"].map(|key| record[key].to_string());
-            format!("{} {kept:?}", ran.code)
-        };
-        let (native, docker) = (attempt("native"), attempt("docker"));
-        if native != docker {
-            different.push(format!("{name}: native {native}, docker {docker}"));
-        }
-    }
-    assert!(different.is_empty(), "{}", different.join("\n"));
     assert_eq!(on.containers(), "");
 }

@@ -6,9 +6,9 @@ pub mod docker;
 pub mod lab;
 pub mod registry;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{OpenOptionsExt, chown};
@@ -28,10 +28,25 @@ pub struct Home {
     messages: Option<fs::File>,
     /// Whose it is, if not root's.
     user: Option<u32>,
+    /// The daemon on which it runs sandboxes, if on any.
+    docker: Option<String>,
 }
 
 thread_local! {
     static WITHOUT_ROOT: Cell<bool> = const { Cell::new(false) };
+    static ON_DOCKER: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Does a test again on a Docker daemon of its own: `run` of homes that it makes takes that engine, with the host's programs.
+///
+/// # Panics
+/// If a container is left.
+pub fn on_docker(test: impl FnOnce()) {
+    let docker = docker::Docker::start();
+    ON_DOCKER.set(Some(docker.host()));
+    test();
+    let left = docker.ok("docker ps -aq");
+    assert_eq!(left, "", "containers are left");
 }
 
 /// Does a test again, as an ordinary user that nothing else on this host is: homes that it makes belong to that user.
@@ -67,11 +82,37 @@ impl Home {
             Ok(directory) => directory,
             Err(error) => fail(&format!("no directory: {error}")),
         };
-        let mut home = Self { directory, program: program(), messages: kernel_messages(), user: None };
+        let mut home = Self { directory, program: program(), messages: kernel_messages(), user: None, docker: None };
         if WITHOUT_ROOT.get() {
             home.give_away();
         }
+        if let Some(host) = ON_DOCKER.with_borrow(Clone::clone) {
+            home.use_docker(host);
+        }
         home
+    }
+
+    /// What the native engine shows of this host but `/usr`, as an image.
+    fn use_docker(&mut self, host: String) {
+        self.ok(&["run", "--", "true"]);
+        let base = fs::read_dir(self.data().join("images/host")).ok().and_then(|mut entries| entries.next()?.ok());
+        let base = base.unwrap_or_else(|| fail("there is no image of the host"));
+        self.ok(&["image", "import", &base.path().display().to_string(), "host:1"]);
+        self.docker = Some(host);
+    }
+
+    /// On a daemon, `run` says so.
+    fn words<S: AsRef<OsStr>>(&self, words: &[S]) -> Vec<OsString> {
+        const ENGINE: [&str; 4] = ["--engine", "docker", "--image", "host:1"];
+        let mut all: Vec<OsString> = words.iter().map(|word| word.as_ref().to_owned()).collect();
+        if self.docker.is_some() && all.first().is_some_and(|word| word == "run") {
+            let parts =
+                fs::read_dir("/usr").into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            let shown = parts.flat_map(|part| ["-v".into(), format!("{0}:{0}:ro", part.path().display())]);
+            let engine: Vec<OsString> = ENGINE.into_iter().map(str::to_owned).chain(shown).map(OsString::from).collect();
+            all.splice(1..1, engine);
+        }
+        all
     }
 
     /// To a user without an account.
@@ -153,8 +194,11 @@ impl Home {
                 command
             }
         };
+        if let Some(docker) = &self.docker {
+            command.env("DOCKER_HOST", docker);
+        }
         command
-            .args(words)
+            .args(self.words(words))
             .env("COFFERDAM_DATA_DIR", self.data())
             .env_remove("NO_COLOR")
             .env_remove("HTTPS_PROXY")

@@ -16,7 +16,7 @@ pub use volume::VolumeVerb;
 
 use crate::engines::EngineName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use cofferdam_model::{Name, Span};
+use cofferdam_model::Span;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
