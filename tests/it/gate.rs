@@ -4,13 +4,13 @@ use cofferdam_tests::lab::{Lab, OTHER, SITE};
 use cofferdam_tests::{Home, ended, eventually};
 
 /// A home whose gate is ended with it: it would stay for half a minute.
-struct Place {
-    lab: Lab,
-    home: Home,
+pub struct Place {
+    pub lab: Lab,
+    pub home: Home,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let home = Home::new();
         Self { lab: Lab::new(&home), home }
     }
@@ -20,7 +20,7 @@ impl Place {
         self.lab.run(&self.home, &words)
     }
 
-    fn kill_gate(&self) -> usize {
+    pub fn kill_gate(&self) -> usize {
         let pattern = format!("{}.* gate$", self.home.data().display());
         let found = std::process::Command::new("pgrep").args(["-f", &pattern]).output().expect("pgrep runs");
         let pids = String::from_utf8_lossy(&found.stdout).into_owned();
@@ -30,7 +30,7 @@ impl Place {
         pids.split_whitespace().count()
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.home.ok(&["policy", "log"])
     }
 }

@@ -15,6 +15,7 @@ mod docker_tasks;
 mod everyday;
 mod foreground;
 mod gate;
+mod gate_faults;
 mod harbor;
 mod image_build;
 mod image_trust;

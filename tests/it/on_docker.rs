@@ -19,6 +19,7 @@ again! {
         a_killed_gate_is_replaced_and_nothing_escapes, a_policy_is_replaced_while_connections_stand, a_policy_file_is_followed_and_edited,
         an_upstream_proxy_is_asked_for_what_was_checked, a_killed_supervisors_decisions_are_swept_into_the_record, a_policy_is_learned,
         the_resolver_answers_what_it_should, the_gate_has_no_rights;
+    gate_faults: a_gate_that_is_killed_again_and_again_lets_nothing_out;
     clients: git_over_https_and_its_own_protocol, pip_and_apt_fetch_packages, psql_a_web_socket_and_openssl,
         tools_that_look_for_a_way_out_find_none;
     detached: a_life, wait_gives_the_exit_status, names_are_unique_until_they_are_removed, start_errors_reach_the_caller,

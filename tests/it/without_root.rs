@@ -24,6 +24,7 @@ again! {
         an_upstream_proxy_is_asked_for_what_was_checked, a_killed_supervisors_decisions_are_swept_into_the_record, a_policy_is_learned,
         a_task_has_a_network_for_each_phase, the_resolver_answers_what_it_should, the_gate_has_no_rights,
         policies_are_checked_and_explained;
+    gate_faults: a_gate_that_is_killed_again_and_again_lets_nothing_out;
     clients: git_over_https_and_its_own_protocol, pip_and_apt_fetch_packages, npm_fetches_packages, psql_a_web_socket_and_openssl,
         tools_that_look_for_a_way_out_find_none;
     detached: a_life, wait_gives_the_exit_status, files_in_and_out, names_are_unique_until_they_are_removed,

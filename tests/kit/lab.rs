@@ -2,9 +2,11 @@
 //! Nothing leaves the machine.
 
 use crate::Home;
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
@@ -15,6 +17,32 @@ pub const HOST: &str = "93.184.0.1";
 pub const SITE: &str = "93.184.0.2";
 /// The second: HTTP and TLS.
 pub const OTHER: &str = "93.184.0.3";
+
+/// What comes to the net, each destination once: `tcp ADDRESS PORT` for what opens a connection, `udp ADDRESS PORT`, else the number of the protocol.
+const CAPTURE: &str = r#"
+import socket
+packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.ntohs(3))
+packets.bind(("v1", 3))
+print("ready", flush=True)
+seen = set()
+while True:
+    packet, (_, kind, direction, *_) = packets.recvfrom(65535)
+    if direction == socket.PACKET_OUTGOING or kind == 0x0806:
+        continue
+    if kind != 0x0800:
+        # Neighbours are looked for by the kernels themselves.
+        what = None if kind == 0x86dd and packet[6] in (0, 58) else f"kind {kind:04x}"
+    else:
+        protocol, to, rest = packet[9], socket.inet_ntoa(packet[16:20]), packet[(packet[0] & 15) * 4:]
+        port = int.from_bytes(rest[2:4], "big")
+        if protocol == 6:
+            what = f"tcp {to} {port}" if rest[13] & 0x12 == 2 else None
+        else:
+            what = f"udp {to} {port}" if protocol == 17 else f"protocol {protocol} {to}"
+    if what and what not in seen:
+        seen.add(what)
+        print(what, flush=True)
+"#;
 
 /// DNS with a log of every question, and TCP servers, in one program.
 const SERVERS: &str = r#"
@@ -117,6 +145,27 @@ pub struct Lab {
     servers: Child,
 }
 
+/// A running capture.
+pub struct Capture {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Capture {
+    /// Where packets went.
+    ///
+    /// # Panics
+    /// If it had ended before.
+    pub fn finish(mut self) -> BTreeSet<String> {
+        // What was sent last is on its way.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(self.child.try_wait().is_ok_and(|ended| ended.is_none()), "the capture goes on");
+        let ended = self.child.kill().and_then(|()| self.child.wait());
+        ended.unwrap_or_else(|error| crate::fail(&error.to_string()));
+        self.lines.lines().map_while(Result::ok).collect()
+    }
+}
+
 fn ip(words: &str) {
     let status = Command::new("ip").args(words.split_whitespace()).status();
     assert!(status.is_ok_and(|status| status.success()), "ip {words}");
@@ -185,6 +234,20 @@ impl Lab {
             };
         }
         command
+    }
+
+    /// Watches what comes to the net from here on.
+    ///
+    /// # Panics
+    /// Without python3.
+    pub fn capture(&self) -> Capture {
+        let mut command = self.in_net(&["python3", "-c", CAPTURE]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap_or_else(|error| crate::fail(&format!("python3: {error}")));
+        let mut lines = BufReader::new(child.stdout.take().unwrap_or_else(|| crate::fail("no pipe")));
+        let mut ready = String::new();
+        let read = lines.read_line(&mut ready);
+        assert!(read.is_ok() && ready == "ready\n", "the capture began: {ready}");
+        Capture { child, lines }
     }
 
     /// A program of the net.

@@ -5,7 +5,7 @@ use cofferdam_model::Limits;
 use cofferdam_policy::capability;
 use cofferdam_trust::User;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The file.
 #[derive(Debug, Default, Serialize)]
@@ -29,6 +29,12 @@ impl Project {
         let options = format!("size={bytes},nr_inodes={},mode=755,nosuid,nodev", (bytes / BYTES_OF_A_FILE).max(1024));
         let driver_opts = BTreeMap::from([("type", "tmpfs".to_owned()), ("device", "tmpfs".to_owned()), ("o", options)]);
         self.volumes.insert(name.to_owned(), VolumeDriver { driver: "local", driver_opts });
+    }
+
+    /// Variables that stand without their values.
+    pub fn secrets(&self) -> BTreeSet<&str> {
+        let variables = self.services.values().flat_map(|container| &container.environment);
+        variables.filter(|(_, value)| value.is_none()).map(|(name, _)| name.as_str()).collect()
     }
 }
 
