@@ -35,7 +35,7 @@ truncate -s 1G "$work/try.img"
 mkfs.ext4 -q -d "$work/try" "$work/try.img"
 timeout 1500 qemu-system-x86_64 ${ACCELERATOR:--accel tcg,thread=multi -cpu max,-cx16} -m 3072 -smp 2 -display none -serial "file:$work/console" -no-reboot \
     -kernel "$(ls "$root"/boot/vmlinuz-* | head -n 1)" -initrd "$(ls "$root"/boot/initrd.img-* | head -n 1)" \
-    -append "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0" \
+    -append "root=/dev/vda rw console=ttyS0 panic=-1 quiet systemd.show_status=0" \
     -drive "file=$work/root.img,if=virtio,format=raw" -drive "file=$work/try.img,if=virtio,format=raw" < /dev/null
 debugfs -R "dump said $work/said" "$work/try.img" 2> /dev/null
 debugfs -R "dump status $work/status" "$work/try.img" 2> /dev/null

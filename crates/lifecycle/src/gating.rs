@@ -6,7 +6,8 @@
 //! ```
 //! The supervisor keeps duplicates of the sockets: while no gate serves them nothing leaves, and nobody inside can take their ports.
 
-use crate::control::short_path;
+mod starting;
+
 use crate::data::{DataDir, now};
 use cofferdam_engine::{GateSockets, Wiring};
 use cofferdam_gate::Decision;
@@ -16,24 +17,18 @@ use cofferdam_gate::protocol::{Request, VERSION};
 use cofferdam_gate::upstream::Upstream;
 use cofferdam_model::NewEvent;
 use cofferdam_policy::egress::Policy;
-use cofferdam_sys::{lock, readiness};
-use rustix::event::{PollFd, PollFlags};
+use cofferdam_sys::readiness;
+use starting::{LOOK_AGAIN, find_or_start};
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 /// What a gate says when it can be connected to.
 pub const READY: &str = "ready";
-const TRIES: u32 = 5;
-/// How long a gate may take to start.
-const STARTED_WITHIN: Duration = Duration::from_secs(10);
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+const TRIES: u32 = 20;
 /// The record of a sandbox, in its directory.
 const RECORD: &str = "gate.log";
 /// How much of it is in the database.
@@ -162,7 +157,15 @@ impl Gating {
         for _ in 0..TRIES {
             let gate = match state.gate.take() {
                 Some(gate) => gate,
-                None => find_or_start(&self.data, &self.program)?,
+                None => match find_or_start(&self.data, &self.program) {
+                    Ok(gate) => gate,
+                    Err(error) if is_gone(&error) => {
+                        last = error;
+                        std::thread::sleep(LOOK_AGAIN);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
             };
             let Some(GateSockets { dns_udp, dns_tcp, tcp_v4, tcp_v6 }) = &state.sockets else {
                 return Err(io::Error::other("the sandbox has no sockets yet"));
@@ -307,10 +310,8 @@ fn write_policy(record: &Path, policy: &Policy) -> io::Result<()> {
 }
 
 fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused | io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected
-    )
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset | NotConnected)
 }
 
 /// Whole lines behind what was read before; None for one that says nothing.
@@ -371,68 +372,6 @@ pub fn leftover_record(directory: &Path, subject: &str) -> Vec<NewEvent> {
     lines.iter().map(|line| line.as_ref().map_or_else(|| unreadable(subject), |line| event_of(line, subject))).collect()
 }
 
-/// Connects to the gate of a data directory, starting it if there is none.
-fn find_or_start(data: &Path, program: &Path) -> io::Result<Gate> {
-    let connect = || {
-        // A socket's address holds 108 bytes, a data directory may be deeper.
-        let short = short_path(&gate_socket(data))?;
-        Gate::connect(short.path())
-    };
-    if let Ok(gate) = connect() {
-        return Ok(gate);
-    }
-    let directory = gate_directory(data);
-    DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-    let _lock = wait_for_lock(&directory.join("lock"), STARTED_WITHIN)?;
-    // Someone else may have started it while this process waited.
-    if let Ok(gate) = connect() {
-        return Ok(gate);
-    }
-    start(data, program, &directory, STARTED_WITHIN)?;
-    connect()
-}
-
-/// A gate is started within milliseconds. Who has taken so long hangs, and must not make everybody hang.
-fn wait_for_lock(path: &Path, within: Duration) -> io::Result<OwnedFd> {
-    let file = lock::open_file(path).map_err(|error| error.source)?;
-    let begun = Instant::now();
-    while !lock::try_lock(&file, true).map_err(|error| error.source)? {
-        if begun.elapsed() > within {
-            let why = format!("another process has been starting the gate for {} s: it holds {}", within.as_secs(), path.display());
-            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
-        }
-        std::thread::sleep(LOOK_AGAIN);
-    }
-    Ok(file)
-}
-
-fn start(data: &Path, program: &Path, directory: &Path, within: Duration) -> io::Result<()> {
-    let log = File::options().create(true).append(true).open(directory.join("gate.log"))?;
-    let mut child = Command::new(program)
-        .arg("--data-dir")
-        .arg(data)
-        .arg("gate")
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()?;
-    let mut word = String::new();
-    if let Some(out) = child.stdout.take() {
-        let mut polled = [PollFd::new(&out, PollFlags::IN)];
-        let wait = rustix::event::Timespec { tv_sec: within.as_secs() as i64, tv_nsec: within.subsec_nanos().into() };
-        if rustix::event::poll(&mut polled, Some(&wait))? == 0 {
-            child.kill()?;
-        }
-        BufReader::new(out).read_line(&mut word)?;
-    }
-    if word.trim() == READY {
-        return Ok(());
-    }
-    let status = child.wait()?;
-    Err(io::Error::other(format!("the gate did not start ({status}): see {}", directory.join("gate.log").display())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -443,21 +382,5 @@ mod tests {
         std::fs::write(directory.path().join(RECORD), "{\"rubbish\n").expect("written");
         let events = leftover_record(directory.path(), "sandbox:x");
         assert_eq!(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["network.unreadable"]);
-    }
-
-    #[test]
-    fn a_starter_that_hangs_holds_nobody_up() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let (path, within) = (directory.path().join("lock"), Duration::from_millis(50));
-        let held = wait_for_lock(&path, within).expect("free");
-        assert_eq!(wait_for_lock(&path, within).expect_err("held").kind(), io::ErrorKind::TimedOut);
-        drop(held);
-        wait_for_lock(&path, within).expect("free again");
-        // A gate that says nothing is ended.
-        let program = directory.path().join("silent");
-        std::fs::write(&program, "#!/bin/sh\nexec sleep 60\n").expect("written");
-        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
-        let error = start(directory.path(), &program, directory.path(), within).expect_err("it is no gate").to_string();
-        assert!(error.contains("the gate did not start (signal: 9"), "{error}");
     }
 }

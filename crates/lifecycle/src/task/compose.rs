@@ -79,7 +79,8 @@ pub fn render(plan: &Plan, most_files: u64) -> Result<BTreeMap<&'static str, Str
     let mut head = format!("{}\n", scripts::HEAD.replace("IMAGE", &plan.image_name.to_string()).replace("TASK", plan.task.id.as_str()));
     let secrets: Vec<&str> = project.secrets().into_iter().collect();
     if !secrets.is_empty() {
-        head += &format!("# From the environment of whoever brings it up, as its name says that it is a secret: {}\n", secrets.join(", "));
+        head =
+            format!("{head}# From the environment of whoever brings it up, as its name says that it is a secret: {}\n", secrets.join(", "));
     }
     Ok(BTreeMap::from([("compose.yaml", head + &text), (SECCOMP, seccomp::profile(&calls))]))
 }
