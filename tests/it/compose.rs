@@ -153,7 +153,11 @@ fn both_composes_bring_it_up() {
                 .to_owned(),
         ),
         ("slow", "task", format!("limits: {{timeout: 2s}}\nagent: {{command: [sleep, '60']}}\n{CHECK}")),
-        ("half", "nop", "verify: {command: [sh, -c, 'echo 0.5 > /logs/verifier/reward.txt']}\n".to_owned()),
+        (
+            "half",
+            "nop",
+            "verify: {command: [sh, -c, 'echo \"{\\\"tests_2\\\": 3, \\\"reward\\\": 0.5}\" > /logs/verifier/reward.json']}\n".to_owned(),
+        ),
         ("served", "task", format!("services: [{listen}]\nagent: {{command: [sh, -c, '{fetch}; true']}}\nverify: {{command: [sh, -c, '{fetch} | grep -q files']}}\n")),
         ("root", "task", "agent: {command: [sh, -c, 'touch /etc/x && chown web src && touch output/done'], user: root}\nverify: {command: [sh, -c, 'test -e output/done && test ! -e /etc/x && test $(stat -c %u src) = 10001']}\n".to_owned()),
     ];

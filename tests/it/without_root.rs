@@ -87,7 +87,10 @@ fn what_is_not_enforced_is_said_once_recorded_and_can_be_required() {
     let record: Value = serde_json::from_str(&home.ok(&["inspect", "x"])).expect("a record");
     assert_eq!(record["unenforced"], serde_json::json!(["id range", "memory limit", "cpu limit", "exec groups", "volume quota"]));
     let refused = home.run(&["run", "--require", "memory limit", "--", "true"]);
-    assert!(refused.code == 125 && refused.err.contains("memory limit is required") && refused.err.contains("Delegate=yes"), "{refused:?}");
+    assert!(
+        refused.code == 125 && refused.err.contains("memory limit is required") && refused.err.contains("enable-linger"),
+        "{refused:?}"
+    );
     // So does the configuration, for a task too.
     let config = home.path("config.yaml");
     std::fs::write(&config, "require: [seccomp, memory limit]\n").expect("written");

@@ -106,8 +106,8 @@ impl DockerSandbox {
 }
 
 impl DockerSandbox {
-    /// What the daemon says of a container whose groups are gone: systemd may end all of it when the kernel has killed one of its processes.
-    /// The daemon is told by others, so it is asked until it knows that the container has ended.
+    /// What the daemon says of a container whose groups are gone, because its pid 1 was killed with the rest. The daemon is told by others, so
+    /// it is asked until it knows that the container has ended.
     async fn was_out_of_memory(&self) -> bool {
         const TRIES: u32 = 100;
         const PAUSE: Duration = Duration::from_millis(20);

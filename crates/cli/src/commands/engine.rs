@@ -3,6 +3,7 @@
 use crate::args::Global;
 use crate::context::Context;
 use crate::exit::Failure;
+use crate::outer;
 use crate::output::{one, table};
 use cofferdam_engine::{CONTROLS, Capabilities, Engine};
 use cofferdam_engine_docker::Facts;
@@ -37,8 +38,7 @@ struct Word {
 
 /// Shows them control by control.
 pub fn info(global: Global) -> Result<ExitCode, Failure> {
-    // A host that gives none has other things to tell, too.
-    let _ = crate::outer::enter_for_sandboxes(false);
+    enter_if_possible()?;
     let context = Context::open(global)?;
     let all = engines(&context);
     let word = |shown: &Shown, control: &str| match (&shown.why, &shown.capabilities) {
@@ -66,12 +66,20 @@ pub fn info(global: Global) -> Result<ExitCode, Failure> {
 
 /// Lists engines.
 pub fn ls(global: Global) -> Result<ExitCode, Failure> {
-    let _ = crate::outer::enter_for_sandboxes(false);
+    enter_if_possible()?;
     let context = Context::open(global)?;
     let all = engines(&context);
     let rows: Vec<Vec<String>> = all.iter().map(row).collect();
     one(context.global.output, &all, |out| table(out, &["ENGINE", "USABLE", "HERE", "NOT ENFORCEABLE HERE"], &rows))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A host that gives no user namespace has other things to tell, too. One that gives half of one leaves this process unable to.
+fn enter_if_possible() -> Result<(), Failure> {
+    match outer::enter_for_sandboxes(false) {
+        Err(error) if !error.call.starts_with("unshare") => Err(outer::explain(&error)),
+        _ => Ok(()),
+    }
 }
 
 fn engines(context: &Context) -> [Shown; 2] {

@@ -55,15 +55,15 @@ fn has_own() -> bool {
     let host = Hierarchies::detect();
     let groups = read_kernel_file(Path::new(OWN_GROUPS)).unwrap_or_default();
     match (host.describe(), host.unified(), of_groups(&groups, "")) {
-        // systemd marks what it has delegated. Others in a group that is not would be moved about without being asked.
-        ("v2", Some(root), Some(own)) => own.ends_with(SUPERVISORS) || is_delegated(&root.join(own.trim_matches('/'))),
+        ("v2", Some(root), Some(own)) => own.ends_with(SUPERVISORS) || is_its_alone(&root.join(own.trim_matches('/'))),
         _ => true,
     }
 }
 
-fn is_delegated(group: &Path) -> bool {
-    let mut value = [0; 1];
-    rustix::fs::getxattr(group, c"user.delegate", &mut value).is_ok() && value == *b"1"
+/// Whether this process is alone in a group that it may divide. Others would be moved about without being asked.
+fn is_its_alone(group: &Path) -> bool {
+    let alone = |procs: String| procs.split_whitespace().eq([std::process::id().to_string()]);
+    read_kernel_file(&group.join("cgroup.procs")).is_ok_and(alone) && Hierarchies::detect_own().missing().is_empty()
 }
 
 impl Asked {

@@ -1,4 +1,4 @@
-//! What the containers of a rendered task execute: plain `sh`, with `cp`, `chown`, `timeout`, `date` and `grep`.
+//! What the containers of a rendered task execute: plain `sh`, with `cp`, `chown`, `timeout`, `date`, `cat`, `head` and `grep`.
 
 use super::super::step::Mode;
 use super::file::escape;
@@ -13,7 +13,7 @@ pub const HEAD: &str = "\
 #   docker compose logs -f verifier               the last line is the reward; the exit status is 0 for reward 1
 #   docker compose cp result:/workspace/output .  what the agent left
 #   docker compose down -v                        takes everything away
-# The image needs sh, cp, chown, timeout, date and grep. Other than `cofferdam task run`: each container has the task's limits for itself, the
+# The image needs sh, cp, chown, timeout, date, cat, head and grep. Other than `cofferdam task run`: each container has the task's limits for itself, the
 # base is not judged first, users that the image does not know have no name, and nothing is recorded.";
 
 /// A shell that executes a script; `$0` and arguments may follow.
@@ -104,7 +104,8 @@ pub fn verifier(timeout: Option<u64>, verify: &Verify) -> String {
     if tests.is_empty() {
         return format!(
             "{run}\nstatus=$?\nreward=0\nfile=/logs/verifier/reward\nif [ -f $file.txt ]; then reward=$(cat $file.txt)\n\
-             elif [ -f $file.json ]; then reward=$(grep -o '[0-9][0-9.]*' $file.json | head -n 1)\n\
+             elif [ -f $file.json ]; then reward=$(grep -o '\"reward\"[^,}}]*' $file.json | grep -o '[0-9][0-9.]*' | head -n 1)\n  \
+             [ -n \"$reward\" ] || reward=$(grep -o '[0-9][0-9.]*' $file.json | head -n 1)\n\
              elif [ $status = 0 ]; then reward=1; fi\n{give}"
         );
     }
