@@ -275,14 +275,23 @@ impl Engine for DockerEngine {
     }
 }
 
-/// Kills and removes a container; true if it was there.
+/// Kills and removes a container; true if it was there. One that ends by itself meanwhile cannot be killed, says the daemon: then once more.
 pub async fn remove(daemon: &Daemon, id: &str) -> Result<bool, EngineError> {
-    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-    match daemon.client.remove_container(id, Some(options)).await {
-        Err(error) if is_missing(&error) => Ok(false),
-        // Somebody else is at it.
-        Err(Error::DockerResponseServerError { status_code: 409, message }) if message.contains("in progress") => Ok(true),
-        Ok(()) => Ok(true),
-        Err(error) => Err(failed("remove the container", error)),
+    const TRIES: u32 = 50;
+    const PAUSE: Duration = Duration::from_millis(40);
+    let mut tries = 0;
+    loop {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match daemon.client.remove_container(id, Some(options)).await {
+            Err(error) if is_missing(&error) => return Ok(false),
+            // Somebody else is at it.
+            Err(Error::DockerResponseServerError { status_code: 409, message }) if message.contains("in progress") => return Ok(true),
+            Ok(()) => return Ok(true),
+            Err(Error::DockerResponseServerError { message, .. }) if tries < TRIES && message.contains("is not running") => {
+                tries += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(failed("remove the container", error)),
+        }
     }
 }
