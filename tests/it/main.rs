@@ -1,6 +1,18 @@
 //! End to end: the binary as a user would drive it. Needs root.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+/// Tests of other files again, each within `$how`.
+macro_rules! again {
+    ($how:path; $($file:ident: $($name:ident),* $(,)?);* $(;)?) => {
+        $(mod $file {
+            $(#[test]
+            fn $name() {
+                $how(crate::$file::$name);
+            })*
+        })*
+    };
+}
+
 mod bad_input;
 mod bases;
 mod cheats;

@@ -1,19 +1,7 @@
 //! The same on a Docker daemon: tests of other files again.
 
-use cofferdam_tests::on_docker;
-
-macro_rules! again {
-    ($($file:ident: $($name:ident),* $(,)?);* $(;)?) => {
-        $(mod $file {
-            $(#[test]
-            fn $name() {
-                super::on_docker(crate::$file::$name);
-            })*
-        })*
-    };
-}
-
 again! {
+    cofferdam_tests::on_docker;
     gate: what_is_allowed_is_reached_and_on_record, what_is_not_allowed_is_refused_and_nothing_is_asked_outside,
         names_that_lead_inside_are_not_dialled, an_open_network_is_gated_all_the_same, half_closed_and_server_first_connections_work,
         a_killed_gate_is_replaced_and_nothing_escapes, a_policy_is_replaced_while_connections_stand, a_policy_file_is_followed_and_edited,

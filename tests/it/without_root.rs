@@ -4,18 +4,8 @@ use cofferdam_tests::{Ended, Home, ended, eventually, without_root};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 
-macro_rules! again {
-    ($($file:ident: $($name:ident),* $(,)?);* $(;)?) => {
-        $(mod $file {
-            $(#[test]
-            fn $name() {
-                super::without_root(crate::$file::$name);
-            })*
-        })*
-    };
-}
-
 again! {
+    cofferdam_tests::without_root;
     repository: a_branch_a_patch_and_the_tree, what_is_written_inside_does_nothing_outside, links_of_the_tree_are_not_followed,
         a_running_sandbox_a_branch_at_the_end_and_errors;
     gate: what_is_allowed_is_reached_and_on_record, what_is_not_allowed_is_refused_and_nothing_is_asked_outside,

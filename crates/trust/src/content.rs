@@ -332,7 +332,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         // Where no capability counts (NFS), nothing can be removed from a directory that its owner may not write to.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && fs::symlink_metadata(path).is_ok_and(|it| it.is_dir()) => {
             open_up(path)?;
             fs::remove_dir_all(path)
         }
