@@ -50,7 +50,7 @@ it "root: a disk beyond half the memory" 0 "" cofferdam run --memory 128MiB --di
 # On a daemon.
 systemctl stop docker docker.socket 2> /dev/null
 dockerd --iptables=false --bridge=none > /mnt/try/dockerd 2>&1 &
-for _ in $(seq 100); do [ -S /var/run/docker.sock ] && break; sleep 1; done
+for _ in $(seq 100); do docker version > /dev/null 2>&1 && break; sleep 1; done
 mkdir -p /tmp/base/bin /tmp/base/etc /tmp/base/tmp
 cp "$(command -v busybox)" /tmp/base/bin/busybox
 for name in sh sleep cat dd ls id; do ln -s busybox "/tmp/base/bin/$name"; done
@@ -130,6 +130,21 @@ if [ -e /etc/apparmor.d/abi/4.0 ] && profile "flags=(attach_disconnected)" "$oth
     it "AppArmor: with the guide's profile it may" 0 cofferdam as_ada cofferdam run -- sh -c 'cat /proc/self/attr/current'
 else
     echo "not here: AppArmor's profiles with user namespaces"
+fi
+# A kernel without overlays.
+echo 'install overlay /bin/false' > /etc/modprobe.d/overlay.conf
+for _ in $(seq 20); do rmmod overlay 2> /dev/null; grep -q overlay /proc/filesystems || break; sleep 1; done
+if grep -q overlay /proc/filesystems; then
+    failed=$((failed + 1))
+    echo "DOES NOT HOLD: overlays cannot be taken away here"
+else
+    cd /root || exit 99
+    everything "root without overlays" ""
+    it "root without overlays: an image" 0 inside cofferdam run --image base:1 -- sh -c 'echo inside > /tmp/x; cat /tmp/x'
+    it "root without overlays: a disk beyond half the memory" 125 "no overlay" cofferdam run --memory 128MiB --disk 256MiB -- true
+    cd /home/ada || exit 99
+    everything "a user without overlays" "$user"
+    it "a user without overlays: doctor says so" 0 "copied into memory" $user cofferdam doctor
 fi
 echo "$failed things do not hold"
 exit "$failed"

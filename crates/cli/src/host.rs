@@ -27,10 +27,7 @@ impl Machine {
 
     /// Bytes of memory that are available now.
     pub fn available(self) -> u64 {
-        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-        let kibibytes = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-        kibibytes.map_or(self.memory.get() / 2, |count| count * 1024)
+        cofferdam_sys::process::memory_available().unwrap_or(self.memory.get() / 2)
     }
 
     /// Limits of a sandbox where nothing is said: 80 % of the memory, every CPU, no time limit.

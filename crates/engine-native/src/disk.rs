@@ -1,13 +1,14 @@
 //! Where a sandbox's own bytes go: memory where its disk limit fits in half the memory limit, else an ext4 image on a
 //! loop device, copied from a template that is formatted once for each size.
 
+use crate::data::copy_data;
 use cofferdam_engine::EngineError;
 use cofferdam_engine_host::device::system;
-use cofferdam_model::Limits;
+use cofferdam_model::{Bytes, Limits};
 use cofferdam_sys::loopdev;
 use cofferdam_sys::mount::{FsOption, new_fs};
 use cofferdam_sys::outer;
-use rustix::fs::{Mode, OFlags, SeekFrom, copy_file_range, ftruncate, openat, seek};
+use rustix::fs::{Mode, OFlags, ftruncate, openat};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,30 +22,30 @@ const LARGEST_RESERVE: u64 = 1 << 30;
 const BYTES_PER_INODE: u64 = 16_384;
 const LARGEST_MEMORY_DISK: u64 = 64 << 30;
 
-/// How a sandbox's disk was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskReport {
-    /// In memory, charged to the memory limit.
-    Memory,
-    /// On a loop device.
-    Loop,
-}
-
 /// A detached mount for a sandbox's own bytes. `directory` is the sandbox's directory on the host, `templates` that of
 /// formatted images.
-pub fn make(limits: &Limits, directory: &Path, templates: &Path) -> Result<(OwnedFd, DiskReport), EngineError> {
+pub fn make(limits: &Limits, directory: &Path, templates: &Path) -> Result<OwnedFd, EngineError> {
     let half = limits.memory.get() / 2;
     match limits.disk {
-        Some(disk) if disk.get() > half && outer::is_host_root() => Ok((loop_disk(disk.get(), directory, templates)?, DiskReport::Loop)),
-        other => Ok((memory_disk(other.map_or(half, cofferdam_model::Bytes::get))?, DiskReport::Memory)),
+        Some(disk) if disk.get() > half && outer::is_host_root() => loop_disk(disk.get(), directory, templates),
+        _ => memory_disk(room(limits)),
     }
 }
 
+/// What a sandbox may write.
+pub fn room(limits: &Limits) -> u64 {
+    limits.disk.map_or(limits.memory.get() / 2, Bytes::get)
+}
+
 fn memory_disk(bytes: u64) -> Result<OwnedFd, EngineError> {
-    let bytes = bytes.min(LARGEST_MEMORY_DISK);
-    let (size, inodes) = (bytes.to_string(), (bytes / BYTES_PER_INODE).max(1024).to_string());
+    tmpfs(bytes.min(LARGEST_MEMORY_DISK), 0, 0)
+}
+
+/// A file system in memory, detached. `inodes` are those besides what its size gives.
+pub fn tmpfs(bytes: u64, inodes: u64, attributes: u64) -> Result<OwnedFd, EngineError> {
+    let (size, inodes) = (bytes.to_string(), (bytes / BYTES_PER_INODE).max(1024).saturating_add(inodes).to_string());
     let options = [FsOption::Value("mode", "755"), FsOption::Value("size", &size), FsOption::Value("nr_inodes", &inodes)];
-    new_fs("tmpfs", &options, 0).map_err(system)
+    new_fs("tmpfs", &options, attributes).map_err(system)
 }
 
 fn loop_disk(bytes: u64, directory: &Path, templates: &Path) -> Result<OwnedFd, EngineError> {
@@ -116,29 +117,13 @@ fn template(bytes: u64, templates: &Path) -> Result<PathBuf, EngineError> {
     Ok(path)
 }
 
-/// Copies the parts of a file that hold data.
+/// Copies the parts of a template that hold data.
 fn copy_sparse(from: &Path, to: &Path, bytes: u64) -> io::Result<OwnedFd> {
-    let source = rustix::fs::open(from, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let target = openat(rustix::fs::CWD, to, flags, Mode::from_raw_mode(0o600))?;
+    let target = fs::File::from(openat(rustix::fs::CWD, to, flags, Mode::from_raw_mode(0o600))?);
+    copy_data(&fs::File::open(from)?, &target)?;
     ftruncate(&target, bytes)?;
-    let mut position = 0;
-    loop {
-        let start = match seek(&source, SeekFrom::Data(position)) {
-            Ok(start) => start,
-            Err(rustix::io::Errno::NXIO) => return Ok(target),
-            Err(error) => return Err(error.into()),
-        };
-        let end = seek(&source, SeekFrom::Hole(start))?;
-        let (mut from_offset, mut to_offset) = (start, start);
-        while from_offset < end {
-            let wanted = usize::try_from(end - from_offset).unwrap_or(usize::MAX);
-            if copy_file_range(&source, Some(&mut from_offset), &target, Some(&mut to_offset), wanted)? == 0 {
-                break;
-            }
-        }
-        position = end;
-    }
+    Ok(target.into())
 }
 
 #[cfg(test)]

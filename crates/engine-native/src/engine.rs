@@ -1,6 +1,7 @@
 //! The engine: what is the same for every sandbox of this process, and the trait.
 
 use crate::launch::{Ahead, launch};
+use crate::overlay;
 use crate::sandbox::NativeSandbox;
 use crate::staging;
 use async_trait::async_trait;
@@ -35,6 +36,8 @@ pub struct Host {
     proc: Mutex<Option<(Arc<OwnedFd>, u32)>>,
     /// Whether overlays are made as older kernels need it.
     pub staged: bool,
+    /// Whether everything is copied, as where there are no overlays.
+    pub copied: bool,
     /// Thousandths of a CPU that this machine has.
     pub cpu_millis: u32,
     /// Landlock version of the kernel.
@@ -162,6 +165,7 @@ impl NativeEngine {
             ahead: Mutex::new(None),
             proc: Mutex::new(None),
             staged: staging::is_needed(),
+            copied: false,
             cpu_millis: process::cpus() * 1000,
             landlock: process::landlock_version(),
         };
@@ -183,6 +187,20 @@ impl NativeEngine {
             host.staged = true;
         }
         self
+    }
+
+    /// Copies what overlays would show, on whatever host. For tests.
+    #[must_use]
+    pub fn copied(mut self) -> Self {
+        if let Some(host) = Arc::get_mut(&mut self.host) {
+            host.copied = true;
+        }
+        self
+    }
+
+    /// Why this host gives no overlays, so that everything is copied; None where it does.
+    pub fn without_overlays(&self) -> Result<Option<String>, EngineError> {
+        overlay::refusal(self.host.staged, &self.host.run_directory)
     }
 
     /// What sandboxes of this process share.

@@ -9,13 +9,16 @@
 //!
 //! Everything is held by descriptors until GO, so an error or a kill at any step leaves only what the sweep removes.
 
+use crate::copied::Copied;
 use crate::disk;
 use crate::engine::Host;
 use crate::lease::Lease;
 use crate::masks;
+use crate::overlay::{Composed, How};
 use crate::root::{Upper, host_tree, mounted, relative};
 use crate::seccomp::FILTER;
 use crate::staging::Staging;
+use crate::upperside::Side;
 use crate::view::Place;
 use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
 use cofferdam_engine_host::cgroup::Cgroup;
@@ -77,10 +80,10 @@ pub struct Launched {
     pub namespace: Network,
     /// The root mount; works as long as it is open, ended or not.
     pub root: OwnedFd,
-    /// The directory that holds what differs from the image.
-    pub upper: OwnedFd,
+    /// What differs from the image.
+    pub upper: Side,
     /// The same of the view's tree.
-    pub view: Option<OwnedFd>,
+    pub view: Option<Side>,
     /// The leased ids.
     pub lease: Lease,
     /// The cgroups.
@@ -108,7 +111,7 @@ pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> 
     });
     let parts = parts?;
     match network.and_then(|network| launch_in(spec, host, &parts, network)) {
-        Ok(Made { pidfd, control, wire, namespace, root }) => {
+        Ok(Made { pidfd, control, wire, namespace, root, originals }) => {
             let places = parts.plan.steps.iter().map(Step::place).collect();
             Ok(Launched {
                 pidfd,
@@ -117,8 +120,8 @@ pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> 
                 wire,
                 namespace,
                 root,
-                upper: parts.upper.into_fd(),
-                view: parts.view.map(Place::into_upper),
+                upper: Side::new(parts.upper.into_fd(), originals.0),
+                view: parts.view.map(|view| Side::new(view.into_upper(), originals.1)),
                 lease: parts.lease,
                 cgroup: parts.cgroup,
             })
@@ -185,7 +188,7 @@ fn make_parts<'a>(spec: &'a SandboxSpec, host: &Host) -> Result<Parts<'a>, Engin
     let lease = Lease::of((spec.user.uid, spec.user.gid), &host.run_directory)?;
     let devices = device::make(&lease.ids)?;
     let plan = plan(spec, host, &lease.ids, &devices)?;
-    let (disk, _) = disk::make(&spec.limits, &spec.directory, &host.templates)?;
+    let disk = disk::make(&spec.limits, &spec.directory, &host.templates)?;
     let upper = Upper::make(&disk, spec, &lease.ids)?;
     upper.populate(spec)?;
     let view = Place::make(&disk, spec, &lease.ids)?;
@@ -244,6 +247,8 @@ struct Made {
     wire: Wire,
     namespace: Network,
     root: OwnedFd,
+    /// What root and view are copies of, where they are.
+    originals: (Option<Copied>, Option<Copied>),
 }
 
 fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: MadeNetwork) -> Result<Made, EngineError> {
@@ -269,18 +274,23 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: Ma
     let userns = if ids.is_range() { Some(namespace::of_process(child.pid(), "user").map_err(system)?) } else { None };
     let userns = userns.as_ref().map(AsFd::as_fd);
     let staging = if host.staged { Some(Staging::make(&parts.disk, &host.run_directory)?) } else { None };
-    let (root, lowers) = parts.upper.compose(userns, staging.as_ref())?;
+    let how = How { staging: staging.as_ref(), copied: host.copied, room: disk::room(&spec.limits) };
+    let Composed { mount: root, mut done_with, original } = parts.upper.compose(userns, &how)?;
     let mut trees = trees(spec, userns)?;
+    let mut view_original = None;
     if let Some(view) = &parts.view {
-        trees.push(view.compose(ids, staging.as_ref())?);
+        let composed = view.compose(ids, &how)?;
+        trees.push(composed.mount);
+        done_with.extend(composed.done_with);
+        view_original = composed.original;
     }
     hand_over(&control, &root, &parts.devices, &network.sysfs, &trees)?;
-    let mut done_with = lowers;
     done_with.push(network.sysfs);
     done_with.extend(network.whole_sysfs);
     done_with.extend(trees);
     host.spawner()?.discard(done_with);
-    Ok(Made { pidfd: child.handed_over()?, control, wire: network.wire, namespace: network.namespace, root })
+    let originals = (original, view_original);
+    Ok(Made { pidfd: child.handed_over()?, control, wire: network.wire, namespace: network.namespace, root, originals })
 }
 
 /// A cloned process that waits for its mounts. It is killed and collected unless it was handed over.

@@ -4,11 +4,11 @@
 //! Every place that something will be mounted at is made in the upper directory first. An upper entry hides whatever
 //! the image ships under that name, a link out of the root included, so a hostile image cannot move a mount.
 
-use crate::staging::Staging;
+use crate::overlay::{Composed, How, Parts};
 use cofferdam_engine::{Directory, EngineError, File, Mount, SandboxSpec};
 use cofferdam_engine_host::device::system;
 use cofferdam_sys::ids::{Ids, Owner};
-use cofferdam_sys::mount::{FsOption, attr, clone_tree, new_fs, set_attributes};
+use cofferdam_sys::mount::{attr, clone_tree, set_attributes};
 use cofferdam_trust::Origin;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, mkdirat, openat, openat2, statat};
 use rustix::io::Errno;
@@ -16,8 +16,6 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-
-const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
 /// Mount points of the engine itself, relative to the root.
 const OWN_MOUNT_POINTS: &[&str] = &["dev", "proc", "sys/devices/system"];
@@ -29,7 +27,6 @@ pub struct Upper<'a> {
     work: OwnedFd,
     layers: Vec<BorrowedFd<'a>>,
     ids: Ids,
-    on_disk: bool,
 }
 
 impl<'a> Upper<'a> {
@@ -44,8 +41,7 @@ impl<'a> Upper<'a> {
         let (uid, gid) = ids.outside((0, 0));
         chownat(&upper, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH).map_err(error)?;
         let layers = spec.image.layers().iter().map(|layer| layer.as_fd()).collect();
-        let on_disk = rustix::fs::fstatfs(disk).is_ok_and(|stat| stat.f_type != TMPFS_MAGIC);
-        Ok(Self { upper, work, layers, ids: ids.clone(), on_disk })
+        Ok(Self { upper, work, layers, ids: ids.clone() })
     }
 
     /// The directory itself.
@@ -177,48 +173,17 @@ impl<'a> Upper<'a> {
         write().map_err(|e| EngineError::host(format!("make {}", file.path.display()), e))
     }
 
-    /// The overlay, detached, and what is no longer needed once it is there. `userns` holds the sandbox's ids, where each has one
-    /// outside.
-    pub fn compose(&self, userns: Option<BorrowedFd<'_>>, staging: Option<&Staging>) -> Result<(OwnedFd, Vec<OwnedFd>), EngineError> {
+    /// What the sandbox sees. `userns` holds the sandbox's ids, where each has one outside.
+    pub fn compose(&self, userns: Option<BorrowedFd<'_>>, how: &How<'_>) -> Result<Composed, EngineError> {
         let mut lowers = Vec::new();
         for layer in &self.layers {
             let lower = clone_tree(*layer, "", false).map_err(system)?;
             set_attributes(&lower, attr::READ_ONLY, userns, false).map_err(no_idmap)?;
             lowers.push(lower);
         }
-        if let Some(staging) = staging {
-            let mut options = PLAIN.to_vec();
-            options.extend(self.on_disk.then_some("volatile"));
-            options.push(books_text(userns.is_none()));
-            let overlay = staging.overlay(&lowers, self.upper.as_fd(), self.work.as_fd(), &options)?;
-            return Ok((overlay, lowers));
-        }
-        let mut options: Vec<FsOption<'_>> = lowers.iter().map(|lower| FsOption::Fd("lowerdir+", lower.as_fd())).collect();
-        options.push(FsOption::Fd("upperdir", self.upper.as_fd()));
-        options.push(FsOption::Fd("workdir", self.work.as_fd()));
-        options.extend([FsOption::Value("index", "off"), FsOption::Value("xino", "off"), FsOption::Value("metacopy", "off")]);
-        if self.on_disk {
-            options.push(FsOption::Flag("volatile"));
-        }
-        options.push(books(userns.is_none()));
-        let overlay = new_fs("overlay", &options, attr::NO_SUID | attr::NO_DEV).map_err(system)?;
-        Ok((overlay, lowers))
+        Parts { upper: &self.upper, work: &self.work, lowers, of_user: userns.is_none() }.compose(how)
     }
 }
-
-/// Where an overlay keeps its books. Attributes that an ordinary user may write, and then no directory is moved by a note of where it was; as
-/// root that is said: what differs is read from the upper directory alone.
-pub const fn books<'a>(of_user: bool) -> FsOption<'a> {
-    if of_user { FsOption::Flag("userxattr") } else { FsOption::Value("redirect_dir", "off") }
-}
-
-/// The same in words.
-pub const fn books_text(of_user: bool) -> &'static str {
-    if of_user { "userxattr" } else { "redirect_dir=off" }
-}
-
-/// What every overlay says.
-pub const PLAIN: &[&str] = &["index=off", "xino=off", "metacopy=off"];
 
 /// A tree of the host through the sandbox's ids, detached.
 pub fn host_tree(place: BorrowedFd<'_>, path: &str, userns: Option<BorrowedFd<'_>>, writable: bool) -> Result<OwnedFd, EngineError> {

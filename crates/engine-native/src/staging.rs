@@ -1,4 +1,4 @@
-//! Overlays on kernels before 6.15, which make one of mounts that are attached somewhere, and of no others.
+//! Overlays, and clones of mounts, on kernels before 6.15, which make them of mounts that are attached somewhere, and of no others.
 //!
 //! "Somewhere" is a mount namespace that nobody is in: a copy of the host's, private, in which the sandbox's disk and the layers are attached
 //! for a moment. The overlay that comes out keeps them, the namespace goes.
@@ -26,7 +26,8 @@ fn version(release: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-fn explain(error: cofferdam_sys::Error) -> EngineError {
+/// What its refusal means.
+pub fn explain(error: cofferdam_sys::Error) -> EngineError {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     if version(&release) >= IDS_FROM {
         return system(error);
@@ -53,14 +54,22 @@ impl Staging {
         Ok(Self { mounts, place })
     }
 
+    /// One more mount of what a detached one shows, detached too.
+    pub fn second(&self, mount: &OwnedFd) -> cofferdam_sys::Result<OwnedFd> {
+        namespace::among(self.mounts.as_fd(), || {
+            mount::attach(mount, &self.place)?;
+            clone_tree(rustix::fs::CWD, &self.place, false)
+        })
+    }
+
     /// An overlay, detached. `upper` and `work` are on the disk; `options` are those besides.
     pub fn overlay(
         &self,
         lowers: &[OwnedFd],
         upper: BorrowedFd<'_>,
         work: BorrowedFd<'_>,
-        options: &[&str],
-    ) -> Result<OwnedFd, EngineError> {
+        options: &[String],
+    ) -> cofferdam_sys::Result<OwnedFd> {
         let by_descriptor = |fd: BorrowedFd<'_>| format!("/proc/self/fd/{}", fd.as_raw_fd());
         let layers: Vec<String> = lowers.iter().map(|lower| by_descriptor(lower.as_fd())).collect();
         let mut data = format!("lowerdir={},upperdir={},workdir={}", layers.join(":"), by_descriptor(upper), by_descriptor(work));
@@ -68,14 +77,13 @@ impl Staging {
             data.push(',');
             data.push_str(option);
         }
-        let made = namespace::among(self.mounts.as_fd(), || {
+        namespace::among(self.mounts.as_fd(), || {
             for lower in lowers {
                 mount::attach(lower, &self.place)?;
             }
             mount::classic("overlay", &self.place, mount::attr::NO_SUID | mount::attr::NO_DEV, &data)?;
             clone_tree(rustix::fs::CWD, &self.place, false)
-        });
-        made.map_err(explain)
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a sandbox changed of its image: its upper directory, without what the engine itself put there.
 
+use crate::copied::difference::Difference;
+use crate::copied::{Copied, Original};
 use cofferdam_engine::{Changes, EngineError, SandboxSpec};
 use cofferdam_sys::ids::Ids;
 use cofferdam_trust::VerifiedImage;
@@ -17,11 +19,34 @@ const OWN_FILES: &[&str] = &["etc/hosts", "etc/hostname", "etc/resolv.conf"];
 /// Directories that every sandbox gets; they are a change only if something is in them.
 const OWN_DIRECTORIES: &[&str] = &["dev", "proc", "sys", "sys/devices", "sys/devices/system", "tmp", "etc"];
 
+/// A directory that a sandbox writes to.
+#[derive(Debug)]
+pub struct Side {
+    place: OwnedFd,
+    /// If everything is there, and not only what differs: what it is a copy of.
+    original: Option<Original>,
+}
+
+impl Side {
+    /// The upper directory of an overlay, or a copy instead.
+    pub fn new(upper: OwnedFd, copied: Option<Copied>) -> Self {
+        match copied {
+            None => Self { place: upper, original: None },
+            Some(Copied { place, original, .. }) => Self { place, original: Some(original) },
+        }
+    }
+
+    fn difference(&self) -> Result<Difference, EngineError> {
+        let found = self.original.as_ref().map(|original| original.difference(&self.place)).transpose();
+        found.map(Option::unwrap_or_default).map_err(|error| EngineError::host("compare with what was copied", error))
+    }
+}
+
 /// The upper directory of a sandbox, and what is needed to tell the engine's own from the sandbox's changes. That is worked out when it
 /// is asked for: few sandboxes are.
 #[derive(Debug)]
 pub struct Upperside {
-    upper: OwnedFd,
+    upper: Side,
     ids: Ids,
     image: VerifiedImage,
     bare: bool,
@@ -29,13 +54,13 @@ pub struct Upperside {
     /// Files and mount points that the engine put there.
     own: Vec<PathBuf>,
     directories: Vec<PathBuf>,
-    /// The upper directory of its view.
-    view: Option<OwnedFd>,
+    /// That of its view.
+    view: Option<Side>,
 }
 
 impl Upperside {
     /// Of a sandbox made from this. It holds the image, and with it the locks on its layers.
-    pub fn of(upper: OwnedFd, view: Option<OwnedFd>, ids: Ids, spec: SandboxSpec) -> Self {
+    pub fn of(upper: Side, view: Option<Side>, ids: Ids, spec: SandboxSpec) -> Self {
         let mut own: Vec<PathBuf> = spec.files.into_iter().map(|file| file.path).collect();
         own.extend(spec.mounts.into_iter().map(|mount| mount.target));
         own.extend(spec.view.map(|view| view.target));
@@ -49,8 +74,8 @@ impl Upperside {
     }
 
     /// Directories that are a change only if something is in them.
-    fn made(&self, own: &BTreeSet<PathBuf>) -> BTreeSet<String> {
-        let mut made: BTreeSet<String> = OWN_DIRECTORIES.iter().map(|name| (*name).to_owned()).collect();
+    fn made(&self, own: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+        let mut made: BTreeSet<PathBuf> = OWN_DIRECTORIES.iter().map(PathBuf::from).collect();
         let directories = self.directories.iter().map(|path| inside(path));
         let added = directories.chain([PathBuf::from("workspace"), inside(Path::new(&self.home))]);
         if !self.bare {
@@ -74,27 +99,31 @@ impl Upperside {
             return self.write_root(wanted);
         }
         let none = || EngineError::Invalid { what: "this sandbox".into(), why: "it has no view of a tree of the host".into() };
-        let root = self.view.as_ref().ok_or_else(none)?.as_fd();
-        let leave_out = |path: &Path| wanted.leave_out.iter().any(|left| path.starts_with(left));
-        let tree = PackTree { root, ids: &self.ids, leave_out: &leave_out, prune: &[] };
+        let view = self.view.as_ref().ok_or_else(none)?;
+        let Difference { same, same_directories, gone } = view.difference()?;
+        let leave_out = |path: &Path| same.contains(path) || wanted.leave_out.iter().any(|left| path.starts_with(left));
+        let prune = |path: &Path| same_directories.contains(path);
+        let tree = PackTree { root: view.place.as_fd(), ids: &self.ids, leave_out: &leave_out, prune: &prune, gone: &gone };
         write(&tree, wanted.out, wanted.epoch)
     }
 
     fn write_root(&self, wanted: Changes) -> Result<NewLayer, EngineError> {
         let (own, unchanged) = (self.own(), self.unchanged_accounts());
-        let leave_out =
+        let Difference { same, same_directories, gone } = self.upper.difference()?;
+        let ours =
             |path: &Path| own.contains(path) || unchanged.contains(&path) || wanted.leave_out.iter().any(|left| path.starts_with(left));
-        let mut prune = self.made(&own);
-        prune.extend(wanted.leave_out.iter().flat_map(|path| ancestors(path, false)));
-        let prune: Vec<&str> = prune.iter().map(String::as_str).collect();
-        let tree = PackTree { root: self.upper.as_fd(), ids: &self.ids, leave_out: &leave_out, prune: &prune };
+        let leave_out = |path: &Path| ours(path) || same.contains(path);
+        let mut made = self.made(&own);
+        made.extend(wanted.leave_out.iter().flat_map(|path| ancestors(path, false)));
+        let prune = |path: &Path| made.contains(path) || same_directories.contains(path);
+        let tree = PackTree { root: self.upper.place.as_fd(), ids: &self.ids, leave_out: &leave_out, prune: &prune, gone: &gone };
         write(&tree, wanted.out, wanted.epoch)
     }
 
     fn holds(&self, path: &str, text: &str) -> bool {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let Ok(file) = openat2(&self.upper, path, flags, Mode::empty(), resolve) else { return false };
+        let Ok(file) = openat2(&self.upper.place, path, flags, Mode::empty(), resolve) else { return false };
         let mut found = Vec::new();
         File::from(file).take(text.len() as u64 + 1).read_to_end(&mut found).is_ok() && found == text.as_bytes()
     }
@@ -114,7 +143,7 @@ fn inside(path: &Path) -> PathBuf {
 }
 
 /// The directories that lead to a path, and itself if wanted.
-fn ancestors(path: &Path, itself: bool) -> Vec<String> {
+fn ancestors(path: &Path, itself: bool) -> Vec<PathBuf> {
     let all = path.ancestors().skip(usize::from(!itself)).filter(|above| !above.as_os_str().is_empty());
-    all.map(|above| above.to_string_lossy().into_owned()).collect()
+    all.map(Path::to_owned).collect()
 }

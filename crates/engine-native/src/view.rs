@@ -1,12 +1,12 @@
 //! A tree of the host that the sandbox changes a copy of: an overlay whose upper directory is on the sandbox's own disk. Nothing is copied
 //! before it is written to, so a large tree costs as much as a small one.
 
-use crate::root::{PLAIN, books, books_text, no_idmap};
-use crate::staging::Staging;
+use crate::overlay::{Composed, How, Parts};
+use crate::root::no_idmap;
 use cofferdam_engine::{EngineError, SandboxSpec, View};
 use cofferdam_engine_host::device::system;
 use cofferdam_sys::ids::{Ids, Owner};
-use cofferdam_sys::mount::{FsOption, attr, clone_tree, new_fs, set_attributes};
+use cofferdam_sys::mount::{attr, clone_tree, set_attributes};
 use cofferdam_sys::namespace::map_of;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat, fchmod, mkdirat, openat, statat};
 use std::os::fd::{AsFd, OwnedFd};
@@ -41,25 +41,13 @@ impl<'a> Place<'a> {
         Ok(Some(Self { view, upper, work, user }))
     }
 
-    /// The overlay, detached: the owner of the tree is the sandbox's user there.
-    pub fn compose(&self, ids: &Ids, staging: Option<&Staging>) -> Result<OwnedFd, EngineError> {
+    /// What the sandbox sees: the owner of the tree is the sandbox's user there.
+    pub fn compose(&self, ids: &Ids, how: &How<'_>) -> Result<Composed, EngineError> {
         let lower = clone_tree(self.view.source.fd().as_fd(), "", false).map_err(system)?;
         let map = if ids.is_range() { Some(self.map(ids)?) } else { None };
         let attributes = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV;
         set_attributes(&lower, attributes, map.as_ref().map(AsFd::as_fd), false).map_err(no_idmap)?;
-        if let Some(staging) = staging {
-            let mut options = PLAIN.to_vec();
-            options.push(books_text(map.is_none()));
-            return staging.overlay(&[lower], self.upper.as_fd(), self.work.as_fd(), &options);
-        }
-        let mut options = vec![
-            FsOption::Fd("lowerdir+", lower.as_fd()),
-            FsOption::Fd("upperdir", self.upper.as_fd()),
-            FsOption::Fd("workdir", self.work.as_fd()),
-        ];
-        options.extend([FsOption::Value("index", "off"), FsOption::Value("xino", "off"), FsOption::Value("metacopy", "off")]);
-        options.push(books(map.is_none()));
-        new_fs("overlay", &options, attr::NO_SUID | attr::NO_DEV).map_err(system)
+        Parts { upper: &self.upper, work: &self.work, lowers: vec![lower], of_user: map.is_none() }.compose(how)
     }
 
     fn map(&self, ids: &Ids) -> Result<OwnedFd, EngineError> {

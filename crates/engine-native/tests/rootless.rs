@@ -8,7 +8,7 @@ use cofferdam_engine::conformance::checks;
 use cofferdam_engine_host::cgroup::Hierarchies;
 use cofferdam_engine_native::NativeEngine;
 use cofferdam_sys::outer;
-use kit::{INSTALL, kit, probe_program};
+use kit::{install, kit, probe_program};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -134,7 +134,7 @@ fn child(arguments: &[String]) -> ExitCode {
     assert_eq!(has_ids, subordinate, "subordinate ids (newuidmap comes with Debian's uidmap)");
     let data = directory.join("data");
     fs::create_dir(&data).expect("a directory");
-    let engine = NativeEngine::new(INSTALL, &data).expect("an engine");
+    let engine = NativeEngine::new(install(), &data).expect("an engine");
     let check = checks().into_iter().find(|check| check.name == name).expect("a check");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let verdict = runtime.block_on(async {

@@ -15,6 +15,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -163,7 +164,8 @@ impl Volumes {
             false
         };
         let mut archive = LayerWriter::new(out, i64::MAX);
-        let tree = PackTree { root: root.as_fd(), ids: &Ids::range(0, u32::MAX), leave_out: &look, prune: &[] };
+        let tree =
+            PackTree { root: root.as_fd(), ids: &Ids::range(0, u32::MAX), leave_out: &look, prune: &|_| false, gone: &BTreeMap::new() };
         let of_root = || Ok(Entry::of(&statat(&root, "", AtFlags::EMPTY_PATH)?));
         let written = of_root().and_then(|own| {
             archive.directory(Path::new("."), own)?;

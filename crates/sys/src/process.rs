@@ -64,6 +64,13 @@ pub fn cpus() -> u32 {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count().max(1))
 }
 
+/// Bytes of memory that the kernel could give out now, without what it takes from others.
+pub fn memory_available() -> Option<u64> {
+    let text = read_kernel_file(std::path::Path::new("/proc/meminfo")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// The capabilities that this process and what it executes can have at all.
 pub fn bounding_set() -> u64 {
     let status = read_kernel_file(std::path::Path::new("/proc/self/status")).unwrap_or_default();

@@ -12,8 +12,8 @@ use cofferdam_model::image::Reference;
 use cofferdam_sys::ids::Ids;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, openat, readlinkat, statat};
 use rustix::io::Errno;
-use std::collections::HashMap;
-use std::ffi::{CStr, OsStr};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -137,7 +137,7 @@ impl<W: Write> LayerWriter<W> {
 
     /// Hides a name of the layers below.
     pub fn whiteout(&mut self, path: &Path) -> io::Result<()> {
-        let mut name = std::ffi::OsString::from(".wh.");
+        let mut name = OsString::from(".wh.");
         name.push(path.file_name().unwrap_or_default());
         let marker = path.with_file_name(name);
         self.file(&marker, Entry { mode: 0, ..Entry::directory() }, 0, io::empty())
@@ -166,7 +166,9 @@ pub struct PackTree<'a> {
     /// What is left out, by its path from the root; a directory with everything below.
     pub leave_out: &'a dyn Fn(&Path) -> bool,
     /// Directories that are left out if nothing of them is left.
-    pub prune: &'a [&'a str],
+    pub prune: &'a dyn Fn(&Path) -> bool,
+    /// Names to be hidden, besides those with overlayfs's sign; by their directory.
+    pub gone: &'a BTreeMap<PathBuf, Vec<OsString>>,
 }
 
 /// Where hard links lead: device and inode, to the first name.
@@ -183,6 +185,13 @@ impl PackTree<'_> {
     fn children<W: Write>(&self, directory: &OwnedFd, path: &Path, out: &mut LayerWriter<W>, seen: &mut Seen) -> io::Result<bool> {
         let names = sorted(directory)?;
         let mut any = false;
+        for name in self.gone.get(path).into_iter().flatten() {
+            let place = path.join(name);
+            if !(self.leave_out)(&place) {
+                out.whiteout(&place)?;
+                any = true;
+            }
+        }
         for name in names {
             let place = path.join(OsStr::from_bytes(&name));
             if !(self.leave_out)(&place) {
@@ -241,7 +250,7 @@ impl PackTree<'_> {
     ) -> io::Result<bool> {
         let directory = openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let opaque = is_opaque(&directory)?;
-        if !opaque && self.prune.iter().any(|pruned| path == Path::new(pruned)) && self.is_bare(&directory, path)? {
+        if !opaque && (self.prune)(path) && self.is_bare(&directory, path)? {
             return Ok(false);
         }
         out.xattrs(&xattrs(&directory)?)?;
@@ -255,12 +264,15 @@ impl PackTree<'_> {
 
     /// Whether nothing of a directory would be packed.
     fn is_bare(&self, directory: &OwnedFd, path: &Path) -> io::Result<bool> {
+        if self.gone.get(path).into_iter().flatten().any(|name| !(self.leave_out)(&path.join(name))) {
+            return Ok(false);
+        }
         for name in sorted(directory)? {
             let place = path.join(OsStr::from_bytes(&name));
             if (self.leave_out)(&place) {
                 continue;
             }
-            let pruned = self.prune.iter().any(|pruned| place == Path::new(pruned));
+            let pruned = (self.prune)(&place);
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match openat(directory, OsStr::from_bytes(&name), flags, Mode::empty()) {
                 Ok(inner) if pruned && self.is_bare(&inner, &place)? => {}
@@ -293,7 +305,7 @@ fn is_opaque(directory: &OwnedFd) -> io::Result<bool> {
 }
 
 /// Those that a layer keeps: programs' capabilities and users' own, as unpacking has it.
-fn xattrs(file: &OwnedFd) -> io::Result<Vec<(String, Vec<u8>)>> {
+pub fn xattrs(file: &OwnedFd) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut names = vec![0; LARGEST_XATTR];
     let length = match flistxattr(file, &mut names) {
         Ok(length) => length,
@@ -340,7 +352,9 @@ pub fn import(puller: &Puller<'_>, source: &Path, reference: &Reference) -> Resu
     let layer = if source.is_dir() {
         let root = File::open(source).map_err(io)?;
         let mut layer = begin(puller.content, i64::MAX)?;
-        PackTree { root: root.as_fd(), ids: &Ids::range(0, u32::MAX), leave_out: &|_| false, prune: &[] }.write(&mut layer).map_err(io)?;
+        PackTree { root: root.as_fd(), ids: &Ids::range(0, u32::MAX), leave_out: &|_| false, prune: &|_| false, gone: &BTreeMap::new() }
+            .write(&mut layer)
+            .map_err(io)?;
         commit(puller.content, layer)?.listed()
     } else {
         archive(puller.content, source)?

@@ -168,7 +168,5 @@ async fn neighbours(kit: &Kit<'_>) -> Result<Vec<Neighbour>, String> {
 }
 
 fn available_kib() -> u64 {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
+    cofferdam_sys::process::memory_available().unwrap_or(0) / 1024
 }

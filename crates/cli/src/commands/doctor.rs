@@ -6,6 +6,7 @@ use crate::exit::{Failure, UNHEALTHY};
 use crate::output::{one, table};
 use cofferdam_engine::conformance::{Kit, Made, ProbeResult};
 use cofferdam_engine::{Engine, GateSockets, MountSource, Wiring};
+use cofferdam_engine_native::NativeEngine;
 use cofferdam_model::{Bytes, ImageRef};
 use std::net::TcpListener;
 use std::path::Path;
@@ -90,6 +91,7 @@ fn examine(context: &Context, controls: &mut Vec<Control>) -> Result<(), Failure
         };
         controls.push(Control { control, state: State::NotEnforceableHere, detail: format!("{name}: {why}") });
     }
+    controls.extend(copies(&engine)?);
     docker(context, controls);
     let directory = context.data.path().join(format!("doctor-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
@@ -107,6 +109,12 @@ fn examine(context: &Context, controls: &mut Vec<Control>) -> Result<(), Failure
     });
     std::fs::remove_dir_all(&directory)?;
     result
+}
+
+/// Said only where it costs something.
+fn copies(engine: &NativeEngine) -> Result<Option<Control>, Failure> {
+    let said = engine.without_overlays()?.map(|why| format!("{why}: images and repositories are copied into memory for each sandbox"));
+    Ok(said.map(|detail| Control { control: "overlays", state: State::NotEnforceableHere, detail }))
 }
 
 /// The engine docker, on a host that has a daemon or names one.

@@ -10,10 +10,11 @@ mod older_kernels;
 mod residue;
 mod suite;
 mod unplugged;
+mod without_overlays;
 
 use cofferdam_engine::conformance::Kit;
 use cofferdam_engine_native::NativeEngine;
-use kit::{INSTALL, kit, probe_program};
+use kit::{install, kit, probe_program};
 
 /// Everything that a test needs, on a host that is checked for residue at the end.
 fn with_kit<T>(work: impl AsyncFnOnce(&Kit<'_>) -> T) -> T {
@@ -25,7 +26,7 @@ fn with_engine<T>(change: impl FnOnce(NativeEngine) -> NativeEngine, work: impl 
     assert!(rustix::process::geteuid().is_root(), "these tests need root: run them as root, or through cargo xtask test");
     let before = residue::snapshot();
     let directory = tempfile::Builder::new().prefix("engine").tempdir_in("/var/tmp").expect("a directory");
-    let engine = change(NativeEngine::new(INSTALL, directory.path()).expect("an engine"));
+    let engine = change(NativeEngine::new(install(), directory.path()).expect("an engine"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let result = runtime.block_on(async {
         let (kit, _listener) = kit(&engine, directory.path(), &probe_program());

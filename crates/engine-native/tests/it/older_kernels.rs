@@ -4,7 +4,7 @@ use crate::with_engine;
 use cofferdam_engine::conformance::checks;
 
 /// Those that have to do with what a sandbox's root is made of.
-const CHECKS: &[&str] = &[
+pub const CHECKS: &[&str] = &[
     "exit_status",
     "users",
     "root_manages_its_range",

@@ -39,7 +39,7 @@ fn find_cgroups(directory: &Path, found: &mut BTreeSet<String>, depth: u32) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && depth < 6 {
-            if path.to_string_lossy().contains(&super::INSTALL.to_string()) {
+            if path.to_string_lossy().contains(&super::install().to_string()) {
                 found.insert(path.display().to_string());
             }
             find_cgroups(&path, found, depth + 1);
@@ -53,7 +53,7 @@ fn processes_of_ranges() -> usize {
     let leased = |entry: &fs::DirEntry| {
         let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
         let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse::<u32>().ok());
-        let ours = fs::read_to_string(entry.path().join("cgroup")).is_ok_and(|groups| groups.contains(&super::INSTALL.to_string()));
+        let ours = fs::read_to_string(entry.path().join("cgroup")).is_ok_and(|groups| groups.contains(&super::install().to_string()));
         ours && uid.is_some_and(|uid| uid >= FIRST_ID)
     };
     entries.filter(leased).count()

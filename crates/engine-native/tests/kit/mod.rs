@@ -7,8 +7,12 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
-/// The installation of these tests.
-pub const INSTALL: InstallId = InstallId::from_random([0xE1; 16]);
+/// The installation of this process's tests: others run beside them.
+pub fn install() -> InstallId {
+    let mut bytes = [0xE1; 16];
+    bytes[..4].copy_from_slice(&std::process::id().to_be_bytes());
+    InstallId::from_random(bytes)
+}
 
 /// What checks work with. `program` is the binary under test.
 pub fn kit<'a>(engine: &'a dyn Engine, directory: &Path, program: &Path) -> (Kit<'a>, UnixListener) {
@@ -16,7 +20,7 @@ pub fn kit<'a>(engine: &'a dyn Engine, directory: &Path, program: &Path) -> (Kit
     let work = directory.join("work");
     std::fs::create_dir_all(&work).expect("a directory");
     let probe = MountSource::open(program, None, Path::new("/nonexistent")).expect("the program");
-    let mut kit = Kit::new(engine, image, INSTALL, work.clone(), probe);
+    let mut kit = Kit::new(engine, image, install(), work.clone(), probe);
     let name = format!("cofferdam-test-{}", std::process::id());
     let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name.as_bytes()).expect("a name")).expect("a socket");
     let host_file = work.join("host-file");
