@@ -262,6 +262,7 @@ pub fn psql_a_web_socket_and_openssl() {
 #[test]
 pub fn tools_that_look_for_a_way_out_find_none() {
     let place = Place::new();
+    let capture = place.lab.capture();
     let attempts = [
         // A refusal is answered at once, from inside: to nmap every address looks alive, and every port closed.
         ("nmap", "nmap -Pn -n -sT --max-retries 0 -T5 -p 22,25,53,80,443,8080 93.184.0.2 | grep -E '^[0-9]+/tcp +open'"),
@@ -285,6 +286,8 @@ pub fn tools_that_look_for_a_way_out_find_none() {
         }
     }
     assert_eq!(place.lab.datagrams(), "", "no datagram arrived");
+    let went = capture.finish();
+    assert!(went.iter().all(|what| crate::gate::leads(what, &[443])), "{went:?}");
     let asked = place.lab.questions();
     assert!(asked.iter().all(|name| name == "site.test"), "{asked:?}");
     let record = place.home.ok(&["policy", "log"]);

@@ -1,7 +1,7 @@
 //! What a sandbox reaches through the gate, and what it does not, in a laboratory of two namespaces.
 
+use cofferdam_tests::Home;
 use cofferdam_tests::lab::{Lab, OTHER, SITE};
-use cofferdam_tests::{Home, ended, eventually};
 
 /// A home whose gate is ended with it: it would stay for half a minute.
 pub struct Place {
@@ -15,7 +15,7 @@ impl Place {
         Self { lab: Lab::new(&home), home }
     }
 
-    fn shell(&self, options: &[&str], script: &str) -> cofferdam_tests::Ended {
+    pub fn shell(&self, options: &[&str], script: &str) -> cofferdam_tests::Ended {
         let words: Vec<&str> = ["run"].iter().chain(options).copied().chain(["--", "bash", "-c", script]).collect();
         self.lab.run(&self.home, &words)
     }
@@ -54,10 +54,16 @@ pub fn what_is_allowed_is_reached_and_on_record() {
     assert!(log.contains("allowed  site.test:80  http") && log.contains("by site.test:443"), "{log}");
 }
 
+/// Whether a packet of a capture is a question, or opens a connection to the site at one of these ports.
+pub fn leads(what: &str, ports: &[u16]) -> bool {
+    what == format!("udp {SITE} 53") || ports.iter().any(|port| what == format!("tcp {SITE} {port}"))
+}
+
 /// Each script tries something else that no rule allows; the canary in it must not come out anywhere.
 #[test]
 pub fn what_is_not_allowed_is_refused_and_nothing_is_asked_outside() {
     let place = Place::new();
+    let capture = place.lab.capture();
     let attempts: &[(&str, &str)] = &[
         ("another name", "curl -sS -m 5 http://canary-a.other.test/"),
         ("a name below", "getent hosts canary-b.site.test"),
@@ -97,6 +103,8 @@ pub fn what_is_not_allowed_is_refused_and_nothing_is_asked_outside() {
     assert_eq!(place.lab.datagrams(), "");
     let asked = place.lab.questions();
     assert!(asked.iter().all(|name| name == "site.test"), "{asked:?}");
+    let went = capture.finish();
+    assert!(went.iter().all(|what| leads(what, &[80, 443])), "{went:?}");
     let log = place.log();
     for part in [
         "it names canary.other.test",
@@ -110,9 +118,25 @@ pub fn what_is_not_allowed_is_refused_and_nothing_is_asked_outside() {
     }
 }
 
+/// Of one family, of both, and only as far as there is such a network: whatever a program asks for is answered.
+#[test]
+pub fn names_are_resolved_however_they_are_asked_for() {
+    let place = Place::new();
+    let script = "import socket\nfor name in ('site.test', 'localhost'):\n  for family in (socket.AF_UNSPEC, socket.AF_INET):\n    for flags in (0, socket.AI_ADDRCONFIG):\n      \
+                  print(name, socket.getaddrinfo(name, 80, family, socket.SOCK_STREAM, 0, flags)[0][4][1])";
+    let tried = format!(
+        "python3 -c \"{script}\"; getent ahostsv4 site.test >/dev/null && echo one; getent ahosts site.test >/dev/null && echo all; getent ahostsv4 localhost > /dev/null && echo local"
+    );
+    let ran = place.shell(WEB, &tried);
+    assert_eq!(ran.out, format!("{}{}one\nall\nlocal\n", "site.test 80\n".repeat(4), "localhost 80\n".repeat(4)), "{ran:?}");
+    let isolated = place.shell(&[], "getent ahostsv4 localhost > /dev/null && echo local");
+    assert_eq!(isolated.out, "local\n", "{isolated:?}");
+}
+
 #[test]
 pub fn names_that_lead_inside_are_not_dialled() {
     let place = Place::new();
+    let capture = place.lab.capture();
     let names = ["private.test", "meta.test", "self.test", "loop.test"];
     for name in names {
         let ran = place.shell(&["--network", "full_web"], &format!("curl -sS -m 5 http://{name}/"));
@@ -129,11 +153,14 @@ pub fn names_that_lead_inside_are_not_dialled() {
     }
     let ran = place.shell(&["--network", "full_web"], "curl -sS -m 9 http://mixed.test/");
     assert!(ran.out.starts_with("93.184.0.2 mixed.test"), "the address that may be dialled is: {ran:?}");
+    let went = capture.finish();
+    assert!(went.contains(&format!("tcp {SITE} 80")) && went.iter().all(|what| leads(what, &[80])), "{went:?}");
 }
 
 #[test]
 pub fn an_open_network_is_gated_all_the_same() {
     let place = Place::new();
+    let capture = place.lab.capture();
     let options = ["--network", "full_web", "--deny", "other.test", "--deny", OTHER];
     let script = format!(
         "curl -sS -m 9 http://site.test/name; curl -sS -m 9 http://{SITE}:8080/address; curl -sS -m 5 http://other.test/; curl -sS -m 5 http://{OTHER}/; \
@@ -145,6 +172,8 @@ pub fn an_open_network_is_gated_all_the_same() {
     assert_eq!(place.lab.datagrams(), "");
     let log = place.log();
     assert!(log.contains("by deny other.test") && log.contains("by full_web"), "{log}");
+    let went = capture.finish();
+    assert!(went.iter().all(|what| leads(what, &[80, 8080])), "{went:?}");
 }
 
 #[test]
@@ -161,7 +190,7 @@ pub fn half_closed_and_server_first_connections_work() {
 #[test]
 pub fn a_killed_gate_is_replaced_and_nothing_escapes() {
     let place = Place::new();
-    let script = "for i in $(seq 60); do curl -s -m 3 http://site.test/ >/dev/null && echo yes || echo no; curl -s -m 2 http://93.184.0.3/ && echo ESCAPED; sleep 0.1; done";
+    let script = "ip=$(getent ahostsv4 site.test | head -n 1 | cut -d' ' -f1); for i in $(seq 60); do curl -s -m 3 --resolve site.test:80:$ip http://site.test/ >/dev/null && echo yes || echo no; curl -s -m 2 http://93.184.0.3/ && echo ESCAPED; sleep 0.1; done";
     let mut child = place.lab.command(&place.home, &["run", "--allow", "site.test:80", "--", "bash", "-c", script]);
     let child = child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("starts");
     let mut killed = 0;
@@ -175,105 +204,6 @@ pub fn a_killed_gate_is_replaced_and_nothing_escapes() {
     assert!(!out.contains("ESCAPED"), "{out}");
     assert!(out.trim_end().ends_with("yes"), "it goes on with the new gate: {out} {}", String::from_utf8_lossy(&output.stderr));
     assert!(out.matches("yes").count() > 30, "{out}");
-}
-
-/// Tightening closes what is no longer allowed, and nothing else; widening needs no restart.
-#[test]
-pub fn a_policy_is_replaced_while_connections_stand() {
-    let place = Place::new();
-    let script = "import socket,time,os\n\
-        a=socket.create_connection(('site.test',7)); b=socket.create_connection(('other.test',80))\n\
-        def ask(): a.sendall(b'x'); return a.recv(10)\n\
-        print('first', ask(), flush=True)\n\
-        while not os.path.exists('/tmp/go'): time.sleep(0.05)\n\
-        try: r=ask(); print('a', r or b'end', flush=True)\n\
-        except OSError as e: print('a', type(e).__name__, flush=True)\n\
-        b.sendall(b'GET /b HTTP/1.1\\r\\nHost: other.test\\r\\n\\r\\n'); print('b', len(b.recv(1000))>10, flush=True)\n\
-        try: socket.create_connection(('site.test',25),3).recv(10); print('c reached', flush=True)\n\
-        except OSError as e: print('c', type(e).__name__, flush=True)\n\
-        while not os.path.exists('/tmp/again'): time.sleep(0.05)\n\
-        print('d', socket.create_connection(('site.test',25),3).recv(10), flush=True)\n";
-    let words = ["run", "-d", "--name", "long", "--allow", "site.test:7", "--allow", "other.test:80", "--", "python3", "-c", script];
-    let ran = place.lab.run(&place.home, &words);
-    assert_eq!(ran.code, 0, "{ran:?}");
-    let log = || place.home.run(&["logs", "long"]).out;
-    eventually("it is connected", || log().contains("first"));
-    let policy = place.home.path("tighter.yaml");
-    std::fs::write(&policy, "version: 1\nnetwork: limited_web\nallow: [\"*\"]\n").expect("written");
-    let path = policy.display().to_string();
-    let broken = place.home.run(&["policy", "replace", "long", &path]);
-    assert!(broken.code == 1 && broken.err.contains("tighter.yaml:3:"), "{broken:?}");
-    std::fs::write(&policy, "version: 1\nnetwork: limited_web\nallow: [\"other.test:80\"]\n").expect("written");
-    assert_eq!(place.home.ok(&["policy", "replace", "long", &path]), "long: generation 2 is in force, 1 connection closed\n");
-    place.home.ok(&["exec", "long", "touch", "/tmp/go"]);
-    eventually("it noticed", || log().contains("c "));
-    assert!(log().contains("a ConnectionResetError") && log().contains("b True") && !log().contains("c reached"), "{}", log());
-    assert_eq!(place.home.ok(&["policy", "allow", "long", "site.test:25"]), "long: generation 3 is in force, 0 connections closed\n");
-    let explained = place.home.ok(&["policy", "explain", "long", "site.test:25"]);
-    assert!(explained.contains("allowed by site.test:25"), "{explained}");
-    place.home.run(&["exec", "long", "touch", "/tmp/again"]);
-    eventually("it is let through", || log().contains("d b'220 ready"));
-    place.home.ok(&["rm", "-f", "long"]);
-}
-
-/// What is changed in the file that a sandbox was given holds at once; a broken file changes nothing; `--always` writes there and nowhere else.
-#[test]
-pub fn a_policy_file_is_followed_and_edited() {
-    let place = Place::new();
-    let (policy, home) = (place.home.path("policy.yaml"), &place.home);
-    let write = |text: &str| std::fs::write(&policy, text).expect("written");
-    let begin = "# Mine.\nversion: 1\nnetwork: limited_web\nallow:\n  - site.test:7 # echo\n";
-    write(begin);
-    let words = ["run", "-d", "--name", "long", "--policy", &policy.display().to_string(), "--allow", "flag.test:1", "--", "sleep", "100"];
-    let ran = place.lab.run(home, &words);
-    assert_eq!(ran.code, 0, "{ran:?}");
-    let reach = |port: u16| {
-        let look = format!(
-            "import socket; socket.create_connection(('site.test', {port}), 3).recv(10) if {port} == 25 else socket.create_connection(('site.test', {port}), 3)"
-        );
-        home.run(&["exec", "long", "python3", "-c", &look]).code == 0
-    };
-    assert!(reach(7) && !reach(25));
-    write(&begin.replace("site.test:7", "site.test:25"));
-    eventually("the change is in force", || !reach(7));
-    assert!(reach(25));
-    let allowed = |what: &str| home.run(&["policy", "explain", "long", what]).code == 0;
-    assert!(allowed("flag.test:1"), "what was said by a flag still holds");
-    write("version: 1\nnetwork: limited_web\nallow: [\"*\"]\n");
-    eventually("the broken file is on record", || home.ok(&["policy", "log", "long"]).contains("policy.refused"));
-    assert!(reach(25) && home.ok(&["policy", "log", "long"]).contains("the old policy stays in force"));
-    write(begin);
-    eventually("it is mended", || !reach(25));
-    // Into the file, whose words stay.
-    let added = home.ok(&["policy", "allow", "--always", "long", "site.test:25"]);
-    assert!(added.contains("is in force") && reach(25), "{added}");
-    assert_eq!(std::fs::read_to_string(&policy).expect("there"), format!("{begin}  - \"site.test:25\"\n"));
-    // In an editor: of this sandbox, and of the file.
-    let edit = |editor: &str, words: &[&str]| ended(home.command(&[&["policy", "edit", "long"], words].concat()).env("VISUAL", editor));
-    let once = edit("sed -i /25/d", &[]);
-    // Its ports are those that a rule without any has.
-    assert!(once.code == 0 && !reach(25) && allowed("site.test:443"), "{once:?}");
-    let file = edit("sed -i s/site.test:7/site.test:80/", &["--always"]);
-    assert!(file.code == 0 && std::fs::read_to_string(&policy).expect("there").contains("  - site.test:80 # echo\n"), "{file:?}");
-    eventually("that is in force", || allowed("site.test:80") && !allowed("site.test:7"));
-    let broken = edit("sed -i s/limited_web/everything/", &["--always"]);
-    assert!(
-        broken.code == 1 && broken.err.contains("the old policy stays in force") && broken.err.contains("what you wrote is in"),
-        "{broken:?}"
-    );
-    assert!(std::fs::read_to_string(&policy).expect("there").contains("limited_web"));
-    let kept = broken.err.split("what you wrote is in ").nth(1).and_then(|rest| rest.split(':').next()).expect("a path");
-    std::fs::remove_file(kept).expect("it is there");
-    assert!(edit("true", &[]).err.contains("nothing was changed"));
-    assert_eq!(edit("false", &[]).code, 1);
-    home.ok(&["rm", "-f", "long"]);
-    // Without a file there is nothing to write to.
-    let ran = place.lab.run(home, &["run", "-d", "--name", "none", "--allow", "site.test:7", "--", "sleep", "100"]);
-    assert_eq!(ran.code, 0, "{ran:?}");
-    let refused = home.run(&["policy", "allow", "--always", "none", "x.test"]);
-    assert!(refused.code == 1 && refused.err.contains("was given no policy file"), "{refused:?}");
-    assert_eq!(home.run(&["policy", "explain", "none", "x.test"]).code, 1, "and nothing changed");
-    home.ok(&["rm", "-f", "none"]);
 }
 
 /// A host that reaches the internet through a proxy only: what was checked is what the proxy is asked for.
@@ -327,38 +257,6 @@ pub fn a_killed_supervisors_decisions_are_swept_into_the_record() {
     };
     // For each name an A and an AAAA question.
     assert_eq!((counted("early.test"), counted("late.test")), (2, 2), "{log:#}");
-}
-
-#[test]
-pub fn a_policy_is_learned() {
-    let place = Place::new();
-    let ran = place.shell(
-        &["--learn"],
-        "curl -sS -m 9 http://site.test/; curl -sS -m 9 -k https://other.test/ >/dev/null; getent hosts never-dialled.test; true",
-    );
-    let policy = ran.err.split("would have been enough:\n").nth(1).expect("a policy");
-    assert_eq!(policy.trim_end(), "version: 1\nnetwork: limited_web\nallow:\n  - \"other.test:443\"\n  - \"site.test:80\"", "{ran:?}");
-    let file = place.home.path("learned.yaml");
-    std::fs::write(&file, policy).expect("written");
-    let ran = place
-        .shell(&["--policy", &file.display().to_string()], "curl -sS -m 9 http://site.test/ && ! curl -sS -m 5 http://site.test:8080/");
-    assert_eq!(ran.code, 0, "{ran:?}");
-}
-
-/// The agent has its network, the verifier its own.
-#[test]
-pub fn a_task_has_a_network_for_each_phase() {
-    let place = Place::new();
-    let task = place.home.path("task");
-    std::fs::create_dir_all(&task).expect("made");
-    let text = "version: 1\nid: fetch\ninstruction: fetch it\nnetwork: limited_web\nallow: [\"site.test:80\"]\n\
-                agent: {command: [sh, -c, 'mkdir -p output && curl -sS -m 9 http://site.test/x > output/page']}\n\
-                verify: {command: [sh, -c, 'grep -q site.test output/page && ! curl -sS -m 5 http://site.test/']}\n\
-                limits: {memory: 256MiB, disk: 64MiB}\n";
-    std::fs::write(task.join("task.yaml"), text).expect("written");
-    let ran = place.lab.run(&place.home, &["task", "run", &task.display().to_string(), "-o", "json"]);
-    let shown: serde_json::Value = serde_json::from_str(&ran.out).unwrap_or_default();
-    assert_eq!(shown["reward"], 1.0, "{ran:?}");
 }
 
 #[test]
@@ -423,43 +321,12 @@ pub fn the_gate_has_no_rights() {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).expect("readable by root");
     assert_eq!(environment, b"");
     place.home.ok(&["rm", "-f", "held"]);
-}
-
-#[test]
-pub fn policies_are_checked_and_explained() {
-    let home = Home::new();
-    let file = home.path("policy.yaml");
-    std::fs::write(&file, "version: 1\nnetwork: limited_web\nallow: [site.test, \"*.example.com:8443\"]\ndeny: [bad.example.com]\n")
-        .expect("written");
-    let path = file.display().to_string();
-    let shown = home.ok(&["policy", "check", &path]);
-    assert!(shown.contains("site.test:443") && shown.contains("opaque") && shown.contains("deny bad.example.com"), "{shown}");
-    for (destination, code, part) in [
-        ("site.test", 0, "allowed by site.test:443"),
-        ("site.test:80", 1, "this name is allowed at port 443 only"),
-        ("a.example.com:8443", 0, "allowed by *.example.com:8443"),
-        ("bad.example.com:8443", 1, "denied by deny bad.example.com"),
-        ("10.0.0.1", 1, "no rule allows this address"),
-    ] {
-        let ran = home.run(&["policy", "explain", &path, destination]);
-        assert!(ran.code == code && ran.out.contains(part), "{destination}: {ran:?}");
+    // From inside: each attempt is made.
+    let tried = place.home.ok(&["gate", "--attempts"]);
+    let tried: Vec<serde_json::Value> = serde_json::from_str(&tried).expect("JSON");
+    for attempt in &tried {
+        let wanted = attempt["control"] == "none";
+        assert_eq!(attempt["refused"].is_null(), wanted, "{attempt}");
     }
-    for (text, part) in [
-        ("version: 1\nnetwork: limited_web\nallow: [\"*\"]\n", "policy.yaml:3:9"),
-        ("version: 1\nnetwork: limited_web\n", "nothing is"),
-        ("version: 1\nnetwork: isolated\nallow: [a.test]\n", "policy.yaml:2:1"),
-    ] {
-        std::fs::write(&file, text).expect("written");
-        let ran = home.run(&["policy", "check", &path]);
-        assert!(ran.code == 1 && ran.err.contains(part), "{text}: {ran:?}");
-        let ran = home.run(&["run", "--policy", &path, "--", "true"]);
-        assert!(ran.code == 125 && ran.err.contains(part), "{text}: {ran:?}");
-    }
-    for words in [&["run", "--allow", "*", "--", "true"][..], &["run", "--allow", "https://a.test/x", "--", "true"]] {
-        let ran = home.run(words);
-        assert!(ran.code == 125 && ran.err.contains("--allow"), "{ran:?}");
-    }
-    let ran = home.run(&["run", "--network", "limited_web", "--", "true"]);
-    assert!(ran.code == 125 && ran.err.contains("nothing is"), "{ran:?}");
-    eventually("no gate was started for any of these", || !home.data().join("gate").exists());
+    assert!(tried.len() >= 14, "{tried:?}");
 }

@@ -9,11 +9,13 @@ again! {
     repository: a_branch_a_patch_and_the_tree, what_is_written_inside_does_nothing_outside, links_of_the_tree_are_not_followed,
         a_running_sandbox_a_branch_at_the_end_and_errors;
     gate: what_is_allowed_is_reached_and_on_record, what_is_not_allowed_is_refused_and_nothing_is_asked_outside,
-        names_that_lead_inside_are_not_dialled, an_open_network_is_gated_all_the_same, half_closed_and_server_first_connections_work,
-        a_killed_gate_is_replaced_and_nothing_escapes, a_policy_is_replaced_while_connections_stand, a_policy_file_is_followed_and_edited,
-        an_upstream_proxy_is_asked_for_what_was_checked, a_killed_supervisors_decisions_are_swept_into_the_record, a_policy_is_learned,
-        a_task_has_a_network_for_each_phase, the_resolver_answers_what_it_should, the_gate_has_no_rights,
-        policies_are_checked_and_explained;
+        names_that_lead_inside_are_not_dialled, names_are_resolved_however_they_are_asked_for, an_open_network_is_gated_all_the_same,
+        half_closed_and_server_first_connections_work, a_killed_gate_is_replaced_and_nothing_escapes,
+        an_upstream_proxy_is_asked_for_what_was_checked, a_killed_supervisors_decisions_are_swept_into_the_record,
+        the_resolver_answers_what_it_should, the_gate_has_no_rights;
+    policies: a_policy_is_replaced_while_connections_stand, a_policy_file_is_followed_and_edited, a_policy_is_learned,
+        a_task_has_a_network_for_each_phase, policies_are_checked_and_explained;
+    name_servers: plain_ones_are_asked_and_no_other, over_tls_nothing_is_asked_in_the_open;
     gate_faults: a_gate_that_is_killed_again_and_again_lets_nothing_out;
     clients: git_over_https_and_its_own_protocol, pip_and_apt_fetch_packages, npm_fetches_packages, psql_a_web_socket_and_openssl,
         tools_that_look_for_a_way_out_find_none;

@@ -257,6 +257,13 @@ impl Lab {
         command
     }
 
+    /// A program of the host.
+    pub fn in_host(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.host]).args(words).stdin(Stdio::null());
+        command
+    }
+
     /// Runs it.
     pub fn run(&self, home: &Home, words: &[&str]) -> crate::Ended {
         crate::ended(&mut self.command(home, words))

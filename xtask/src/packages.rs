@@ -40,6 +40,7 @@ const TO_TEST: &[&str] = &[
     "ptunnel",
     "python3",
     "python3-pip",
+    "python3-scapy",
     "python3-websockets",
     "rsync",
     "skopeo",
@@ -48,6 +49,7 @@ const TO_TEST: &[&str] = &[
     "tmux",
     "uidmap",
     "umoci",
+    "unbound",
     "util-linux",
     "xz-utils",
 ];

@@ -63,7 +63,8 @@ const QUARANTINED: &[(&str, &[&str])] = &[
     ("sigstore-verify", &["trust"]),
     ("sigstore-trust-root", &["trust"]),
     ("ureq", &["trust"]),
-    ("rustls", &["trust"]),
+    ("hickory-resolver", &["gate"]),
+    ("rustls", &["gate", "trust"]),
     ("tar", &["trust"]),
 ];
 

@@ -178,16 +178,20 @@ pub enum Verb {
     },
     /// Print the version.
     Version,
-    /// The supervisor of a detached sandbox.
     /// Policies: what a sandbox may reach.
     #[command(subcommand)]
     Policy(PolicyVerb),
     /// The gate's process.
     #[command(hide = true)]
-    Gate,
+    Gate {
+        /// Only try what it must not be able to do.
+        #[arg(long)]
+        attempts: bool,
+    },
     /// What ssh runs to reach a sandbox.
     #[command(hide = true)]
     SshProxy(SandboxArg),
+    /// The supervisor of a detached sandbox.
     #[command(hide = true)]
     Monitor(Box<MonitorArgs>),
 }

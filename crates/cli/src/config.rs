@@ -2,7 +2,8 @@
 //! that would heed it.
 
 use crate::exit::{FAILED, Failure};
-use cofferdam_model::config::Config;
+use cofferdam_gate::resolver::Resolver;
+use cofferdam_model::config::{Config, NameServers};
 use cofferdam_model::task::LimitChanges;
 use cofferdam_model::{Limits, yaml};
 use std::path::{Path, PathBuf};
@@ -42,6 +43,15 @@ fn read(path: &Path) -> Result<Config, Failure> {
         return Err(wrong(format!("{shown}: costs: a rate is a number from 0 on")));
     }
     Ok(config)
+}
+
+/// Who the gate asks for names, if not the host's own resolver.
+pub fn resolver(config: &Config) -> Result<Option<Resolver>, Failure> {
+    let Some(NameServers { servers, tls, ca }) = &config.resolver else { return Ok(None) };
+    let wrong = |why: String| Failure::new(FAILED, "config", format!("{}: resolver: {why}", path().display()));
+    let read = |ca: &PathBuf| std::fs::read_to_string(ca).map_err(|error| wrong(format!("{}: {error}", ca.display())));
+    let roots = ca.as_ref().map(read).transpose()?;
+    Resolver::new(servers, tls.as_deref(), roots).map(Some).map_err(|error| wrong(error.to_string()))
 }
 
 /// Refuses limits above the ceilings.

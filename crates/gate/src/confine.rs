@@ -6,8 +6,20 @@ use cofferdam_sys::{confine, process};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What resolving names needs to read.
-const READABLE: &[&str] = &["/etc/resolv.conf", "/etc/hosts", "/etc/services", "/etc/nsswitch.conf", "/etc/host.conf"];
+/// What resolving names needs to read: of the C library's resolver, and who is trusted to sign for name servers over TLS.
+const READABLE: &[&str] = &[
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/services",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust/extracted",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+    "/var/lib/ca-certificates",
+];
 
 /// Files: only what resolving names needs, for reading. System calls: those of the gate's table. With `user`, that user and no other.
 /// Everything that is opened later by path has to be among the files. Call it while the process has one thread.

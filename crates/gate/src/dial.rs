@@ -1,11 +1,13 @@
 //! The gate's own side: resolve an allowed name, check every address, connect to exactly what was checked.
 
+use crate::protocol::Outside;
+use crate::resolver::{Asker, Resolver};
 use crate::upstream::Upstream;
 use cofferdam_policy::egress::{AddressClass, HOST_LOOPBACK, HostName, Permit, Policy};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -31,6 +33,26 @@ pub enum DialError {
 #[derive(Debug, Default)]
 pub struct Dialer {
     kept: Mutex<HashMap<HostName, (Instant, Vec<IpAddr>)>>,
+    askers: Mutex<Vec<Arc<Asker>>>,
+}
+
+/// How a sandbox's connections leave.
+#[derive(Debug)]
+pub struct WayOut {
+    /// Who makes them.
+    pub dialer: Arc<Dialer>,
+    /// The proxy to go through.
+    pub upstream: Option<Upstream>,
+    /// Who is asked for names in place of the host's resolver.
+    pub asker: Option<Arc<Asker>>,
+}
+
+impl WayOut {
+    /// As the host is set up. Sandboxes with the same name servers share what is known of them.
+    pub fn new(dialer: &Arc<Dialer>, outside: Outside) -> io::Result<Self> {
+        let asker = outside.resolver.map(|settings| dialer.asker(settings)).transpose()?;
+        Ok(Self { dialer: Arc::clone(dialer), upstream: outside.upstream, asker })
+    }
 }
 
 impl Dialer {
@@ -40,7 +62,7 @@ impl Dialer {
             // Only a rule that names it leads here.
             return connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await;
         }
-        let addresses = match (self.resolve(name, turns).await, way.upstream) {
+        let addresses = match (self.addresses(way, name, turns).await, way.upstream) {
             (Ok(addresses), _) => addresses,
             // Only the proxy knows the internet's names: it is asked for the name, and answers for where that leads.
             (Err(_), Some(upstream)) => return through(upstream, &format!("{name}:{port}")).await,
@@ -54,6 +76,25 @@ impl Dialer {
             }
         }
         Err(last)
+    }
+
+    fn asker(&self, settings: Resolver) -> io::Result<Arc<Asker>> {
+        let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = askers.iter().find(|asker| asker.is_of(&settings)) {
+            return Ok(Arc::clone(known));
+        }
+        // Those of sandboxes that have ended.
+        askers.retain(|asker| Arc::strong_count(asker) > 1);
+        let new = Arc::new(Asker::new(settings)?);
+        askers.push(Arc::clone(&new));
+        Ok(new)
+    }
+
+    async fn addresses(&self, way: Way<'_>, name: &HostName, turns: &Semaphore) -> Result<Vec<IpAddr>, DialError> {
+        let Some(asker) = way.asker else { return self.resolve(name, turns).await };
+        let _turn = turns.acquire().await;
+        let found = timeout(RESOLVE_WITHIN, asker.addresses(name.as_str())).await.unwrap_or_else(|_| Err("no answer".into()));
+        found.map_err(|why| DialError::Failed(format!("{name} cannot be resolved: {why}")))
     }
 
     async fn resolve(&self, name: &HostName, turns: &Semaphore) -> Result<Vec<IpAddr>, DialError> {
@@ -97,6 +138,8 @@ pub struct Way<'a> {
     pub permit: &'a Permit,
     /// The proxy to go through.
     pub upstream: Option<&'a Upstream>,
+    /// Who is asked for names in place of the host's resolver.
+    pub asker: Option<&'a Asker>,
 }
 
 /// Connects to an allowed address.

@@ -11,6 +11,7 @@
 //! exactly what was checked; nothing is allowed that could not be recorded; the gate is handed sockets and policies, never paths, and
 //! knows no database. Start reading at [`sandbox`], then [`wire::install`].
 
+pub mod attempts;
 pub mod client;
 pub mod confine;
 mod destination;
@@ -23,6 +24,7 @@ mod names;
 pub mod protocol;
 pub mod relay;
 pub mod requests;
+pub mod resolver;
 mod sandbox;
 pub mod server;
 pub mod upstream;

@@ -1,6 +1,7 @@
 //! Messages between a supervisor and the gate: JSON in sequenced packets. One connection a sandbox; when it closes, the gate lets go of
 //! the sandbox.
 
+use crate::resolver::Resolver;
 use crate::upstream::Upstream;
 use cofferdam_policy::egress::Policy;
 use serde::{Deserialize, Serialize};
@@ -10,18 +11,26 @@ pub const VERSION: u32 = 1;
 /// Most bytes of a message.
 pub const MOST_BYTES: usize = 160 << 10;
 
+/// How this host reaches what is outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outside {
+    /// The proxy through which it reaches the internet, if it needs one.
+    pub upstream: Option<Upstream>,
+    /// Who is asked for names, if not the host's own resolver.
+    pub resolver: Option<Resolver>,
+}
+
 /// From a supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
-    /// Serve a sandbox. Descriptors, in this order: DNS over UDP, DNS over TCP, IPv4 listener, IPv6 listener, record (for appending).
+    /// Serve a sandbox. Descriptors, in this order: DNS over UDP, DNS over TCP, IPv4 listener, IPv6 listener, record (for
+    /// appending), names (for reading and appending).
     Register {
-        /// How many gates have served it before.
-        epoch: u8,
         /// What it may reach.
         policy: Policy,
-        /// The proxy through which this host reaches the internet, if it needs one.
-        upstream: Option<Upstream>,
+        /// How this host reaches what is outside.
+        outside: Outside,
     },
     /// Replace its policy: in one step, connections that are no longer allowed are closed.
     Replace {

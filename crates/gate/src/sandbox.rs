@@ -7,13 +7,12 @@
 //! ```
 
 use crate::destination::{Destination, first_bytes};
-use crate::dial::{self, DialError, Dialer, Way};
+use crate::dial::{self, DialError, Way, WayOut};
 use crate::dns::{self, Answer, TYPE_A, TYPE_AAAA};
 use crate::ledger::{Decision, Ledger, Verdict};
 use crate::names::{Names, is_synthetic};
 use crate::relay;
 use crate::requests::Requests;
-use crate::upstream::Upstream;
 use cofferdam_policy::egress::{Denial, HostName, Policy, Protocol};
 use std::collections::HashMap;
 use std::fs::File;
@@ -52,6 +51,8 @@ pub struct Sockets {
     pub tcp_v6: OwnedFd,
     /// The record.
     pub record: OwnedFd,
+    /// The file of its names, for reading and appending.
+    pub names: OwnedFd,
 }
 
 struct Live {
@@ -79,8 +80,7 @@ struct State {
     next: AtomicU64,
     connections: Arc<Semaphore>,
     resolving: Semaphore,
-    dialer: Arc<Dialer>,
-    upstream: Option<Upstream>,
+    out: WayOut,
     traffic: relay::Traffic,
 }
 
@@ -89,24 +89,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sandbox {
-    /// Begins to serve; what is allowed is dialled by `dialer`, through the proxy if there is one.
-    pub fn serve(
-        sockets: Sockets,
-        epoch: u8,
-        policy: Policy,
-        (dialer, upstream): (Arc<Dialer>, Option<Upstream>),
-    ) -> std::io::Result<Self> {
-        let Sockets { dns_udp, dns_tcp, tcp_v4, tcp_v6, record } = sockets;
+    /// Begins to serve; what is allowed leaves by `out`.
+    pub fn serve(sockets: Sockets, policy: Policy, out: WayOut) -> std::io::Result<Self> {
+        let Sockets { dns_udp, dns_tcp, tcp_v4, tcp_v6, record, names } = sockets;
         let state = Arc::new(State {
             current: Mutex::new(Current { generation: 1, policy: Arc::new(policy) }),
-            names: Mutex::new(Names::new(epoch)),
+            names: Mutex::new(Names::open(File::from(names))?),
             ledger: Mutex::new(Ledger::new(File::from(record))),
             live: Mutex::default(),
             next: AtomicU64::new(1),
             connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
             resolving: Semaphore::new(MOST_RESOLVING),
-            dialer,
-            upstream,
+            out,
             traffic: relay::Traffic::default(),
         });
         let udp = UdpSocket::from_std(std::net::UdpSocket::from(dns_udp))?;
@@ -389,9 +383,9 @@ async fn open(state: &State, client: &mut TcpStream, to: &Destination, port: u16
         Decision { verdict: Verdict::Allowed, host: to.text(), port, protocol: protocol.to_owned(), rule: rule.clone(), reason: None };
     // What cannot be put on record is not allowed.
     lock(&state.ledger).record(allowed).ok()?;
-    let way = Way { policy: &policy, permit: &permit, upstream: state.upstream.as_ref() };
+    let way = Way { policy: &policy, permit: &permit, upstream: state.out.upstream.as_ref(), asker: state.out.asker.as_deref() };
     let dialled = match to {
-        Destination::Name(name) => state.dialer.to_name(way, name, port, &state.resolving).await,
+        Destination::Name(name) => state.out.dialer.to_name(way, name, port, &state.resolving).await,
         Destination::Address(address) => dial::to_address(way, *address, port).await,
     };
     match dialled {

@@ -1,8 +1,7 @@
 //! The gate's process: takes registrations on a socket, serves each sandbox for as long as its supervisor stays connected, and ends when there has
 //! been none for a while.
 
-use crate::dial::Dialer;
-use crate::names::EPOCHS;
+use crate::dial::{Dialer, WayOut};
 use crate::protocol::{MOST_BYTES, Reply, Request};
 use crate::sandbox::{Sandbox, Sockets};
 use cofferdam_sys::{channel, readiness};
@@ -19,7 +18,7 @@ use tokio::time::{Instant, sleep};
 
 const BACKLOG: i32 = 128;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-const REGISTER_FDS: usize = 5;
+const REGISTER_FDS: usize = 6;
 
 /// Binds the socket that supervisors find; whatever stood at its place is replaced.
 pub fn bind_at(path: &Path) -> io::Result<OwnedFd> {
@@ -83,15 +82,13 @@ async fn converse(connection: OwnedFd, dialer: Arc<Dialer>) -> io::Result<()> {
 fn obey(sandbox: &mut Option<Sandbox>, request: Request, fds: Vec<OwnedFd>, dialer: &Arc<Dialer>) -> Reply {
     let refused = |why: String| Reply::Refused { why };
     match (request, sandbox.as_ref()) {
-        (Request::Register { epoch, policy, upstream }, None) => {
-            if epoch >= EPOCHS {
-                return refused("its gates have been lost too often: no addresses are left".into());
-            }
+        (Request::Register { policy, outside }, None) => {
             let fds: Result<[OwnedFd; REGISTER_FDS], _> = fds.try_into();
-            let Ok([dns_udp, dns_tcp, tcp_v4, tcp_v6, record]) = fds else {
+            let Ok([dns_udp, dns_tcp, tcp_v4, tcp_v6, record, names]) = fds else {
                 return refused(format!("{REGISTER_FDS} descriptors are wanted"));
             };
-            match Sandbox::serve(Sockets { dns_udp, dns_tcp, tcp_v4, tcp_v6, record }, epoch, policy, (Arc::clone(dialer), upstream)) {
+            let sockets = Sockets { dns_udp, dns_tcp, tcp_v4, tcp_v6, record, names };
+            match WayOut::new(dialer, outside).and_then(|out| Sandbox::serve(sockets, policy, out)) {
                 Ok(served) => {
                     *sandbox = Some(served);
                     Reply::Done { generation: 1, closed: 0 }

@@ -2,7 +2,7 @@
 //! its decisions taken over.
 //!
 //! ```text
-//! find the gate, else start it (under a lock) ─▶ sockets from the engine ─▶ register ─▶ … ─▶ it hangs up ─▶ the next epoch
+//! find the gate, else start it (under a lock) ─▶ sockets from the engine ─▶ register ─▶ … ─▶ it hangs up ─▶ the next one
 //! ```
 //! The supervisor keeps duplicates of the sockets: while no gate serves them nothing leaves, and nobody inside can take their ports.
 
@@ -13,8 +13,7 @@ use cofferdam_engine::{GateSockets, Wiring};
 use cofferdam_gate::Decision;
 use cofferdam_gate::client::Gate;
 use cofferdam_gate::ledger::{Line, Verdict};
-use cofferdam_gate::protocol::{Request, VERSION};
-use cofferdam_gate::upstream::Upstream;
+use cofferdam_gate::protocol::{Outside, Request, VERSION};
 use cofferdam_model::NewEvent;
 use cofferdam_policy::egress::Policy;
 use cofferdam_sys::readiness;
@@ -31,6 +30,8 @@ pub const READY: &str = "ready";
 const TRIES: u32 = 20;
 /// The record of a sandbox, in its directory.
 const RECORD: &str = "gate.log";
+/// Names that have an address there, beside it.
+const NAMES: &str = "gate.names";
 /// How much of it is in the database.
 const TAKEN: &str = "gate.taken";
 
@@ -39,8 +40,8 @@ const TAKEN: &str = "gate.taken";
 pub struct GateRequest {
     /// What it may reach.
     pub policy: Policy,
-    /// The proxy through which this host reaches the internet, if it needs one.
-    pub upstream: Option<Upstream>,
+    /// How this host reaches what is outside.
+    pub outside: Outside,
     /// The program that is the gate when it is called with `gate`.
     pub program: PathBuf,
     /// Where the policy comes from, if it is to be followed.
@@ -99,10 +100,9 @@ pub struct Gating {
 
 struct State {
     policy: Policy,
-    upstream: Option<Upstream>,
+    outside: Outside,
     sockets: Option<GateSockets>,
     gate: Option<Gate>,
-    epoch: u8,
     read: u64,
     decisions: BTreeMap<(Verdict, String, u16, String), Seen>,
     traffic: (u64, u64),
@@ -122,13 +122,13 @@ impl Gating {
     pub fn begin(data: &DataDir, directory: &Path, request: GateRequest) -> io::Result<Arc<Self>> {
         let record = directory.join(RECORD);
         File::options().create(true).append(true).open(&record)?;
-        let GateRequest { policy, upstream, program, file } = request;
+        let GateRequest { policy, outside, program, file } = request;
         let followed = file.map(|source| {
             let now = stamp(&source.path);
             Followed { source, in_force: now, seen: now }
         });
         write_policy(&record, &policy)?;
-        let state = State { policy, upstream, sockets: None, gate: None, epoch: 0, read: 0, decisions: BTreeMap::new(), traffic: (0, 0) };
+        let state = State { policy, outside, sockets: None, gate: None, read: 0, decisions: BTreeMap::new(), traffic: (0, 0) };
         let gating = Self { data: data.path().to_owned(), program, record, followed: Mutex::new(followed), state: Mutex::new(state) };
         let gate = find_or_start(&gating.data, &gating.program)?;
         gating.lock().gate = Some(gate);
@@ -171,8 +171,9 @@ impl Gating {
                 return Err(io::Error::other("the sandbox has no sockets yet"));
             };
             let record = File::options().append(true).open(&self.record)?;
-            let fds = [dns_udp.as_fd(), dns_tcp.as_fd(), tcp_v4.as_fd(), tcp_v6.as_fd(), record.as_fd()];
-            let request = Request::Register { epoch: state.epoch, policy: state.policy.clone(), upstream: state.upstream.clone() };
+            let names = File::options().read(true).append(true).create(true).open(self.record.with_file_name(NAMES))?;
+            let fds = [dns_udp.as_fd(), dns_tcp.as_fd(), tcp_v4.as_fd(), tcp_v6.as_fd(), record.as_fd(), names.as_fd()];
+            let request = Request::Register { policy: state.policy.clone(), outside: state.outside.clone() };
             match gate.ask(&request, &fds) {
                 Ok(_) => {
                     state.gate = Some(gate);
@@ -207,11 +208,10 @@ impl Gating {
         }
     }
 
-    /// Registers with another gate, under addresses that no earlier one has given. Blocking.
+    /// Registers with another gate. Blocking.
     pub fn register_again(&self) -> io::Result<()> {
         let mut state = self.lock();
         state.gate = None;
-        state.epoch = state.epoch.saturating_add(1);
         self.register(&mut state)
     }
 

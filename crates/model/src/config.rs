@@ -16,10 +16,24 @@ pub struct Config {
     pub require: Vec<String>,
     /// Web addresses of package registries, besides those that the host's package managers name.
     pub registries: Vec<String>,
+    /// Name servers that the gate asks for allowed names [default: the host's own resolver].
+    pub resolver: Option<NameServers>,
     /// Where Debian packages of images come from [default: what apt is configured for].
     pub debian: DebianMirrors,
     /// What things cost.
     pub costs: Costs,
+}
+
+/// Name servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NameServers {
+    /// Their addresses: `IP`, `IP:PORT`, `[IP]:PORT`; the port is 53, or 853 with `tls`. The host's file of names is not looked at.
+    pub servers: Vec<String>,
+    /// The name in their certificate: they are asked over TLS (RFC 7858), and not otherwise.
+    pub tls: Option<String>,
+    /// A file of certificates (PEM), one of which must have signed theirs [default: those that the host trusts].
+    pub ca: Option<PathBuf>,
 }
 
 /// URLs of Debian archives.

@@ -10,7 +10,7 @@ use cofferdam_engine_native::NativeEngine;
 use cofferdam_model::{Bytes, ImageRef};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -158,6 +158,7 @@ async fn show(kit: &Kit<'_>, controls: &mut Vec<Control>) {
         }
         Err(why) => Control { control: "gate", state: State::NotEnforceableHere, detail: why },
     });
+    controls.push(gate_process());
     if !kit.engine.capabilities().missing.iter().any(|(name, _)| name == "memory limit") {
         controls.push(memory(kit).await);
     }
@@ -201,6 +202,26 @@ async fn gate(kit: &Kit<'_>) -> Result<(), String> {
     let (accepted, _) = TcpListener::from(sockets.tcp_v4).accept().map_err(|error| format!("nothing came to the listener: {error}"))?;
     let dialled = accepted.local_addr().map_err(|error| error.to_string())?.to_string();
     if dialled == SYNTHETIC { Ok(()) } else { Err(format!("it came as {dialled}")) }
+}
+
+/// What the gate's process could do if it were taken over: it is tried in one.
+fn gate_process() -> Control {
+    let tried = Command::new("/proc/self/exe").args(["gate", "--attempts"]).env_clear().output();
+    let attempts = tried.map_err(|error| error.to_string()).and_then(|output| {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        serde_json::from_slice::<Vec<serde_json::Value>>(&output.stdout).map_err(|error| format!("{error} {said}"))
+    });
+    let (state, detail) = match attempts {
+        Err(why) => (State::Misconfigured, why),
+        Ok(attempts) => {
+            let possible = |attempt: &&serde_json::Value| attempt["control"] != "none" && attempt["refused"].is_null();
+            match attempts.iter().find(possible) {
+                Some(attempt) => (State::Misconfigured, format!("it can {}", attempt["what"].as_str().unwrap_or_default())),
+                None => (State::Enforced, format!("{} attempts contained", attempts.iter().filter(|one| one["control"] != "none").count())),
+            }
+        }
+    };
+    Control { control: "gate's process", state, detail }
 }
 
 async fn probed(kit: &Kit<'_>) -> Result<Vec<ProbeResult>, String> {

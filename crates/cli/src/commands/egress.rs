@@ -4,6 +4,7 @@ use crate::args::RunArgs;
 use crate::config;
 use crate::exit::{FAILED, Failure};
 use crate::registries;
+use cofferdam_gate::protocol::Outside;
 use cofferdam_gate::upstream::Upstream;
 use cofferdam_lifecycle::gating::{GateRequest, PolicySource};
 use cofferdam_model::NetworkLevel;
@@ -61,7 +62,7 @@ impl<'a> Wanted<'a> {
             return Ok((source.level, None));
         }
         let file = self.policy.map(|path| self.follow(path)).transpose()?;
-        Ok((source.level, Some(GateRequest { policy, upstream: upstream()?, program: std::env::current_exe()?, file })))
+        Ok((source.level, Some(GateRequest { policy, outside: outside()?, program: std::env::current_exe()?, file })))
     }
 
     /// The policy file, to be compiled with the same flags again when it changes.
@@ -79,6 +80,11 @@ impl<'a> Wanted<'a> {
         };
         Ok(PolicySource { path, compile: Arc::new(compile) })
     }
+}
+
+/// How this host reaches what is outside: the proxy that the environment names, and the name servers of the operator's configuration.
+fn outside() -> Result<Outside, Failure> {
+    Ok(Outside { upstream: upstream()?, resolver: config::resolver(&config::load()?)? })
 }
 
 /// The proxy that this host's environment names.

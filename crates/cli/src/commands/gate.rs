@@ -1,8 +1,9 @@
 //! The hidden `cofferdam gate`: the process that every connection of a sandbox goes through.
 
-use crate::args::Global;
+use crate::args::{Form, Global};
 use crate::context::data_path;
-use crate::exit::Failure;
+use crate::exit::{Failure, UNHEALTHY};
+use cofferdam_gate::attempts::{self, Attempt};
 use cofferdam_gate::confine::confine;
 use cofferdam_gate::server;
 use cofferdam_lifecycle::gating::{READY, gate_socket};
@@ -27,7 +28,7 @@ pub fn run(global: &Global) -> Result<ExitCode, Failure> {
     let listener = server::bind_at(Path::new(socket.file_name().unwrap_or_default()))?;
     std::env::set_current_dir("/")?;
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
-    confine(cofferdam_sys::outer::is_host_root().then_some(GATE_USER))?;
+    confine(user())?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(64).thread_stack_size(256 << 10).build()?;
     let served = runtime.block_on(async {
@@ -36,6 +37,19 @@ pub fn run(global: &Global) -> Result<ExitCode, Failure> {
     });
     served?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tries what the gate must not be able to do, confined as it is: `doctor` and tests ask.
+pub fn attempt() -> Result<ExitCode, Failure> {
+    let landlock = cofferdam_sys::process::landlock_version().is_some();
+    confine(user())?;
+    let made = attempts::all(landlock);
+    crate::output::one(Form::Json, &made, |_| Ok(()))?;
+    Ok(if made.iter().all(Attempt::is_as_wanted) { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) })
+}
+
+fn user() -> Option<u32> {
+    cofferdam_sys::outer::is_host_root().then_some(GATE_USER)
 }
 
 /// Says so, and lets go of the caller's stream.

@@ -93,7 +93,13 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
         Verb::Policy(verb) => policy::run(global, &verb),
         Verb::SshConfig { sandboxes } => ssh::config(global, &sandboxes),
         Verb::SshProxy(arguments) => ssh::proxy(global, &arguments.sandbox).map_err(Failure::while_running),
-        Verb::Gate => gate::run(&global),
+        Verb::Gate { attempts } => {
+            if attempts {
+                gate::attempt()
+            } else {
+                gate::run(&global)
+            }
+        }
         Verb::Monitor(arguments) => monitor::run(global, *arguments, ahead),
     }
 }

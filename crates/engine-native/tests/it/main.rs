@@ -2,6 +2,7 @@
 //! controls; after each, nothing is left.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+mod every_protocol;
 mod failures;
 mod hostile_images;
 #[path = "../kit/mod.rs"]

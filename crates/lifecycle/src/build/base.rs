@@ -85,7 +85,7 @@ impl Builder<'_> {
         let mut way = Vec::new();
         let layer = match kept {
             Some(layer) => layer,
-            None => self.base_layer(build, &machine, packages, &mut way).await?,
+            None => Box::pin(self.base_layer(build, &machine, packages, &mut way)).await?,
         };
         cache::keep(content, &key, Some(&layer))?;
         let record = self.base_image(build, &layer, build.tag.clone(), true)?;
