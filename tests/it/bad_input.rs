@@ -90,3 +90,28 @@ pub fn a_corrupt_database_is_not_replaced() {
     assert!(ended.code == 125 && ended.err.contains("database"), "{ended:?}");
     assert_eq!(std::fs::read(&database).expect("there"), vec![0x55; 8192]);
 }
+
+/// Directories in each other by the thousand: whoever reads or removes them says so or does it, and the sandbox lives.
+#[test]
+pub fn a_tree_that_is_too_deep_harms_nobody() {
+    let home = Home::new();
+    let dig = |place: &str, levels: u32, then: &str| {
+        format!(
+            "import os, time\nos.chdir('{place}')\nfor _ in range({levels}):\n  os.mkdir('d'); os.chdir('d')\nprint('done', flush=True)\n{then}"
+        )
+    };
+    home.ok(&["run", "-d", "--name", "deep", "--", "python3", "-c", &dig("/workspace", 15_000, "time.sleep(1000)")]);
+    cofferdam_tests::eventually("it is deep", || home.run(&["logs", "deep"]).out.contains("done"));
+    let refused = home.run(&["diff", "deep"]);
+    assert!(refused.code == 125 && refused.err.contains("more than 256 directories are in each other"), "{refused:?}");
+    let out = home.path("out").display().to_string();
+    let copied = home.run(&["cp", "deep:/workspace", &out]);
+    assert!(copied.err.contains("nested too deep"), "{copied:?}");
+    assert_eq!(home.ok(&["exec", "deep", "echo", "alive"]), "alive\n");
+    home.ok(&["rm", "-f", "deep"]);
+    home.ok(&["run", "-v", "dug:/data", "--", "python3", "-c", &dig("/data", 25_000, "")]);
+    let exported = home.run(&["volume", "export", "dug"]);
+    assert!(exported.code == 1 && exported.err.contains("more than 256 directories"), "{}", exported.err);
+    home.ok(&["volume", "rm", "dug"]);
+    assert!(!home.data().join("volumes/dug").exists());
+}

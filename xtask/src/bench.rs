@@ -184,7 +184,7 @@ fn suites(program: &str, work: &Path) -> Result<String, String> {
         docker.stop();
         rows?
     };
-    let without_root = output(&["bash", "xtask/bench/rootless.sh", program, &place("rootless")?])?;
+    let without_root = output(&["bash", "xtask/bench/rootless.sh", program])?;
     Ok(format!(
         "\n## Without root; a repository; a pause\n\n| what | must, aim | measured |\n|---|---|---|\n{without_root}\
          \n## Tasks and suites\n\n| what | must, aim | measured |\n|---|---|---|\n{rows}{others}\n\

@@ -28,7 +28,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -277,9 +277,9 @@ impl Engine for DockerEngine {
 
 /// Kills and removes a container; true if it was there. One that ends by itself meanwhile cannot be killed, says the daemon: then once more.
 pub async fn remove(daemon: &Daemon, id: &str) -> Result<bool, EngineError> {
-    const TRIES: u32 = 50;
-    const PAUSE: Duration = Duration::from_millis(40);
-    let mut tries = 0;
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const LONGEST: Duration = Duration::from_millis(64);
+    let (begun, mut pause) = (Instant::now(), Duration::from_millis(2));
     loop {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         match daemon.client.remove_container(id, Some(options)).await {
@@ -287,9 +287,9 @@ pub async fn remove(daemon: &Daemon, id: &str) -> Result<bool, EngineError> {
             // Somebody else is at it.
             Err(Error::DockerResponseServerError { status_code: 409, message }) if message.contains("in progress") => return Ok(true),
             Ok(()) => return Ok(true),
-            Err(Error::DockerResponseServerError { message, .. }) if tries < TRIES && message.contains("is not running") => {
-                tries += 1;
-                tokio::time::sleep(PAUSE).await;
+            Err(Error::DockerResponseServerError { message, .. }) if begun.elapsed() < PATIENCE && message.contains("is not running") => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST);
             }
             Err(error) => return Err(failed("remove the container", error)),
         }

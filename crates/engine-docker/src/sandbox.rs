@@ -61,7 +61,7 @@ pub struct DockerSandbox {
     /// Of a gated sandbox: keeps the resolver's port.
     _resolver: Option<std::net::UdpSocket>,
     /// What its groups said last: the daemon removes them with its last process.
-    last: Arc<Mutex<(Usage, u64)>>,
+    last: Arc<Mutex<Last>>,
     deleted: Mutex<bool>,
 }
 
@@ -123,17 +123,26 @@ impl DockerSandbox {
     }
 }
 
-fn sample(processes: &Processes, last: &Mutex<(Usage, u64)>) -> (Usage, u64) {
+/// What a container's groups said.
+#[derive(Debug, Default)]
+struct Last {
+    usage: Usage,
+    out_of_memory_kills: u64,
+    /// Whether they were there when the main process had ended: there is nothing that they have not said.
+    is_whole: bool,
+}
+
+fn sample(processes: &Processes, last: &Mutex<Last>) -> (Usage, u64) {
     let cgroup = processes.cgroup();
     let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
     if cgroup.exists() {
         let now = (cgroup.usage(), cgroup.out_of_memory_kills());
         // Removed between two files, it says nothing.
-        if now.0.cpu_micros >= last.0.cpu_micros && now.1 >= last.1 {
-            *last = now;
+        if now.0.cpu_micros >= last.usage.cpu_micros && now.1 >= last.out_of_memory_kills {
+            (last.usage, last.out_of_memory_kills) = now;
         }
     }
-    *last
+    (last.usage, last.out_of_memory_kills)
 }
 
 #[async_trait]
@@ -143,7 +152,9 @@ impl Sandbox for DockerSandbox {
         let (mut watched, processes, last) = (main.watch(), Arc::clone(&self.processes), Arc::clone(&self.last));
         tokio::spawn(async move {
             watched.wait().await;
+            let whole = processes.cgroup().exists();
             sample(&processes, &last);
+            last.lock().unwrap_or_else(PoisonError::into_inner).is_whole |= whole;
             // Pid 1 has waited for that.
             processes.kill_now();
         });
@@ -194,7 +205,8 @@ impl Sandbox for DockerSandbox {
     async fn observe(&self) -> Result<Observation, EngineError> {
         let (refused, refused_unnamed) = self.refused.snapshot();
         let (usage, mut out_of_memory_kills) = self.usage();
-        if out_of_memory_kills == 0 && !self.processes.cgroup().exists() {
+        let whole = self.last.lock().unwrap_or_else(PoisonError::into_inner).is_whole;
+        if out_of_memory_kills == 0 && !whole && !self.processes.cgroup().exists() {
             out_of_memory_kills = u64::from(self.was_out_of_memory().await);
         }
         Ok(Observation { usage, out_of_memory_kills, refused, refused_unnamed })

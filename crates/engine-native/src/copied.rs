@@ -26,6 +26,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// Directories in each other that are copied.
+const DEEPEST: u32 = 256;
 /// A page, the least that an entry costs.
 const PAGE: u64 = 4096;
 /// What is copied may fill so much of the memory that is free: one part in this many.
@@ -102,11 +104,14 @@ struct Size {
 impl Size {
     fn of(all: &Merged) -> io::Result<Self> {
         let mut size = Self::default();
-        size.add(all)?;
+        size.add(all, 0)?;
         Ok(size)
     }
 
-    fn add(&mut self, directory: &Merged) -> io::Result<()> {
+    fn add(&mut self, directory: &Merged, depth: u32) -> io::Result<()> {
+        if depth > DEEPEST {
+            return Err(io::Error::other(format!("more than {DEEPEST} directories are in each other")));
+        }
         for (name, entry) in directory.entries()? {
             // What is on the disk, and not more than the file's size: compressed ones and small ones take a page each.
             let blocks = u64::try_from(entry.stat.st_blocks).unwrap_or(0).saturating_mul(512);
@@ -114,7 +119,7 @@ impl Size {
             self.bytes = self.bytes.saturating_add(if sparse(&entry.stat) { blocks } else { length }).saturating_add(PAGE);
             self.entries += 1;
             if entry.kind() == FileType::Directory {
-                self.add(&directory.below(&name, &entry)?)?;
+                self.add(&directory.below(&name, &entry)?, depth + 1)?;
             }
         }
         Ok(())

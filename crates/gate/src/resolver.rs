@@ -18,6 +18,8 @@ use std::time::Duration;
 const PORT: u16 = 53;
 const TLS_PORT: u16 = 853;
 const MOST_SERVERS: usize = 8;
+/// Bytes of trusted certificates: they travel in one message with the policy.
+const MOST_ROOTS: usize = 32 << 10;
 const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 const LONGEST_KEPT: Duration = Duration::from_secs(30);
 const MOST_KEPT: u64 = 1024;
@@ -52,6 +54,11 @@ pub enum ResolverError {
     /// Nothing to trust.
     #[error("no certificate can be read from the file of trusted ones: PEM is wanted")]
     Roots,
+    /// More than is handed over.
+    #[error(
+        "the file of trusted certificates has {0} bytes, {MOST_ROOTS} at most are read: name a file of those that sign for the name servers"
+    )]
+    TooManyRoots(usize),
     /// Something that needs TLS.
     #[error("trusted certificates are for name servers over TLS: say the name in their certificate, too")]
     RootsWithoutName,
@@ -69,6 +76,9 @@ impl Resolver {
         let servers: Vec<SocketAddr> = servers.iter().map(address).collect::<Result<_, _>>()?;
         if servers.is_empty() || servers.len() > MOST_SERVERS {
             return Err(ResolverError::Count(servers.len()));
+        }
+        if let Some(bytes) = roots.as_ref().map(String::len).filter(|bytes| *bytes > MOST_ROOTS) {
+            return Err(ResolverError::TooManyRoots(bytes));
         }
         if roots.as_ref().is_some_and(|roots| certificates(roots).is_none_or(|found| found.is_empty())) {
             return Err(ResolverError::Roots);
@@ -195,5 +205,7 @@ mod tests {
         for roots in ["", "text", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"] {
             assert_eq!(of(&["9.9.9.9"], Some("dns.quad9.net"), Some(roots)), Err(ResolverError::Roots), "{roots:?}");
         }
+        let long = "x".repeat(MOST_ROOTS + 1);
+        assert_eq!(of(&["9.9.9.9"], Some("dns.quad9.net"), Some(&long)), Err(ResolverError::TooManyRoots(MOST_ROOTS + 1)));
     }
 }

@@ -2,7 +2,7 @@
 
 use cofferdam_model::{InstallId, SandboxId, Timestamp};
 use cofferdam_sys::lock;
-use cofferdam_trust::content;
+use cofferdam_trust::removal;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -154,7 +154,7 @@ impl DataDir {
 /// Removes a directory of ours, if it is there. On NFS a file that is still open keeps a name of its own (`.nfs…`) until it is closed: that is as
 /// good as gone, and the sweep removes what is left of the directory.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
-    match content::remove_tree(path) {
+    match removal::remove_tree(path) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && is_as_good_as_gone(path) => Ok(()),
         other => other,
     }

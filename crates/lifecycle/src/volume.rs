@@ -192,7 +192,7 @@ impl Volumes {
         let removed = fs::rename(&directory, &going).and_then(|()| remove_tree(&going)).map_err(io_error(name, "remove it"));
         drop(lock);
         // On NFS the lock was in the way.
-        let _ = fs::remove_dir_all(&going);
+        let _ = remove_tree(&going);
         removed
     }
 
@@ -302,7 +302,7 @@ struct Making(PathBuf);
 impl Drop for Making {
     fn drop(&mut self) {
         // It has its own name by now, or the sweep finds it.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = remove_tree(&self.0);
     }
 }
 

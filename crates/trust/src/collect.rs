@@ -3,8 +3,9 @@
 //! Nobody pulls meanwhile: collecting holds the store's lock alone, pulling holds it shared. A layer that a sandbox runs on is held by
 //! that sandbox's supervisor, and stays.
 
-use crate::content::{Content, ContentError, ImageRecord, LayerRecord, remove_tree};
+use crate::content::{Content, ContentError, ImageRecord, LayerRecord};
 use crate::oci::{Document, LARGEST_MANIFEST};
+use crate::removal::remove_tree;
 use cofferdam_model::image::{Digest, Reference};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use serde::Serialize;

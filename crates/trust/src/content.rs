@@ -14,6 +14,7 @@
 //! unpacked again.
 
 use crate::oci::{Platform, RunConfig};
+use crate::removal::remove_tree;
 use cofferdam_model::image::{Digest, Reference};
 use cofferdam_sys::lock;
 use rustix::fs::{Mode, OFlags};
@@ -22,7 +23,6 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The content store of an installation.
@@ -325,31 +325,6 @@ impl MakingLayer {
     pub const fn root(&self) -> &OwnedFd {
         &self.root
     }
-}
-
-/// Removes a tree, whatever rights its directories have; nothing there is fine.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Where no capability counts (NFS), nothing can be removed from a directory that its owner may not write to.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && fs::symlink_metadata(path).is_ok_and(|it| it.is_dir()) => {
-            open_up(path)?;
-            fs::remove_dir_all(path)
-        }
-        other => other,
-    }
-}
-
-/// Gives a tree's directories to their owner. Nobody else writes there.
-fn open_up(directory: &Path) -> io::Result<()> {
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// The digest of bytes.

@@ -24,6 +24,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+/// Directories in each other.
+const DEEPEST: usize = 256;
 const MOST_ENTRIES: usize = 2_000_000;
 
 /// What cannot be copied.
@@ -51,6 +53,9 @@ pub enum CopyError {
     /// Something that is no file, directory or link.
     #[error("{0:?} is neither a file nor a directory nor a link")]
     Special(String),
+    /// More than is copied.
+    #[error("{0}")]
+    Beyond(String),
 }
 
 /// What is to be copied.
@@ -192,8 +197,11 @@ impl Plan {
             let parent = view.open(directory, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
             let stat = statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
             let to = target.join(&name);
+            if path.components().count() > DEEPEST {
+                return Err(CopyError::Beyond(format!("{}: more than {DEEPEST} directories are in each other there", top.display())));
+            }
             if self.items.len() >= MOST_ENTRIES {
-                return Err(CopyError::Special(format!("{} holds too much", directory.display())));
+                return Err(CopyError::Beyond(format!("{}: more than {MOST_ENTRIES} files", directory.display())));
             }
             let kind = match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {

@@ -22,6 +22,7 @@ pub mod pattern;
 pub mod pull;
 pub mod push;
 pub mod registry;
+pub mod removal;
 mod toolchain;
 pub mod unpack;
 pub mod verify;

@@ -24,6 +24,8 @@ use tar::{Builder, EntryType, Header};
 /// The latest time that a file in a layer has where nothing else is said: 1980-01-01, the first that every archive format knows.
 pub const EPOCH: i64 = 315_532_800;
 const LARGEST_XATTR: usize = 64 << 10;
+/// Directories in each other that are packed: whoever filled the tree does not decide how much of a stack is used.
+const DEEPEST: usize = 256;
 
 /// Owner, mode and time of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,6 +250,10 @@ impl PackTree<'_> {
         out: &mut LayerWriter<W>,
         seen: &mut Seen,
     ) -> io::Result<bool> {
+        if path.components().count() > DEEPEST {
+            let top: PathBuf = path.components().take(4).collect();
+            return Err(io::Error::other(format!("{}: more than {DEEPEST} directories are in each other there", top.display())));
+        }
         let directory = openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let opaque = is_opaque(&directory)?;
         if !opaque && (self.prune)(path) && self.is_bare(&directory, path)? {

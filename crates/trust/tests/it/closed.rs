@@ -1,6 +1,6 @@
 //! Layers whose directories their owner may not write to, where no capability counts: as on NFS. Needs root.
 
-use cofferdam_trust::content::remove_tree;
+use cofferdam_trust::removal::remove_tree;
 use cofferdam_trust::unpack::{Budget, unpack};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use std::fs;
