@@ -134,6 +134,35 @@ pub fn a_task_has_a_network_for_each_phase() {
     assert_eq!(shown["reward"], 1.0, "{ran:?}");
 }
 
+/// Into the file of the task that is being attempted: the agent goes on with it, and so does the next.
+#[test]
+pub fn a_tasks_own_list_is_added_to() {
+    let place = Place::new();
+    let task = place.home.path("task");
+    std::fs::create_dir_all(&task).expect("made");
+    let text = "version: 1\nid: fetch\ninstruction: fetch it\nnetwork: limited_web\nallow: [\"other.test:80\"] # more on demand\n\
+                agent: {command: [sh, -c, 'mkdir -p output; until curl -sS -m 3 http://site.test/x > output/page; do sleep 0.1; done']}\n\
+                verify: {command: [grep, -q, site.test, output/page]}\nlimits: {memory: 256MiB, disk: 64MiB, timeout: 60s}\n";
+    let file = task.join("task.yaml");
+    std::fs::write(&file, text).expect("written");
+    let mut command = place.lab.command(&place.home, &["task", "run", &task.display().to_string(), "-o", "json"]);
+    let attempt = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().expect("starts");
+    let running = || place.home.run(&["ps", "-q"]).out.trim().to_owned();
+    eventually("its sandbox runs", || !running().is_empty());
+    let id = running();
+    eventually("it has asked", || place.home.run(&["policy", "log", &id]).out.contains("site.test"));
+    let broken = ended(place.home.command(&["policy", "edit", "--always", &id]).env("VISUAL", "sed -i s/other.test/*/"));
+    assert!(broken.code == 1 && broken.err.contains("the old policy stays in force"), "{broken:?}");
+    place.home.ok(&["policy", "allow", "--always", &id, "site.test:80"]);
+    let ended = attempt.wait_with_output().expect("ends");
+    let shown: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap_or_default();
+    assert_eq!(shown["reward"], 1.0, "{shown}");
+    assert_eq!(
+        std::fs::read_to_string(&file).expect("there"),
+        text.replace("[\"other.test:80\"]", "[\"other.test:80\", \"site.test:80\"]")
+    );
+}
+
 #[test]
 pub fn policies_are_checked_and_explained() {
     let home = Home::new();

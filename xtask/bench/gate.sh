@@ -72,8 +72,8 @@ s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind(sys.argv[1])
 while True: s.recv(65536)
 P
 cat > "$work/latency.py" <<'P'
-import socket, statistics, sys, time
-host, port, count = sys.argv[1], int(sys.argv[2]), 400
+import socket, sys, time
+host, port, count, part = sys.argv[1], int(sys.argv[2]), 400, float((sys.argv + ["0.5"])[3])
 address = socket.getaddrinfo(host, port, socket.AF_INET)[0][4]
 samples = []
 for _ in range(count):
@@ -82,7 +82,35 @@ for _ in range(count):
         s.connect(address); s.sendall(b"GET /k HTTP/1.1\r\nHost: %s:%d\r\n\r\n" % (host.encode(), port)); s.recv(1)
     except OSError: pass
     samples.append(time.perf_counter() - begun); s.close()
-print(round(statistics.median(samples) * 1e6))
+print(round(sorted(samples)[int(count * part)] * 1e6))
+P
+cat > "$work/flood.py" <<'P'
+import os, socket, threading
+resolver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+resolver.connect((open("/etc/resolv.conf").read().split()[1], 53))
+resolver.setblocking(False)
+slow = []
+for _ in range(50):  # ask for much, and read nothing
+    s = socket.create_connection(("site.test", 8081)); s.sendall(b"GET /big HTTP/1.1\r\nHost: site.test:8081\r\n\r\n"); slow.append(s)
+def questions():
+    while True:
+        for _ in range(64):
+            name = b"\x08" + os.urandom(4).hex().encode() + b"\4test\0"
+            try: resolver.send(os.urandom(2) + b"\1\0\0\1\0\0\0\0\0\0" + name + b"\0\1\0\1")
+            except OSError: pass
+        try:
+            while resolver.recv(512): pass
+        except OSError: pass
+def connects():
+    number = 0
+    while True:
+        number += 1
+        with socket.socket() as s:
+            s.setblocking(False)
+            try: s.connect((f"93.184.{number % 250}.{number // 250 % 250}", 1 + number % 60000))
+            except OSError: pass
+for work in (questions, connects): threading.Thread(target=work, daemon=True).start()
+threading.Event().wait()
 P
 ip netns exec $net python3 "$work/dns.py" & pids+=($!)
 ip netns exec $net nginx -c "$work/origin.conf" 2>/dev/null & pids+=($!)
@@ -129,6 +157,12 @@ for round in 1 2 3; do
     within direct python3 - 93.184.0.2 8081 < "$work/latency.py" >> "$work/direct.latency"
     within gate python3 - 93.184.0.2 8081 < "$work/latency.py" >> "$work/denied.latency"
 done
+# One that floods, beside: questions for names, connections that are not allowed, fifty that are and that nobody reads from.
+for _ in 1 2 3; do within gate python3 - site.test 8081 0.99 < "$work/latency.py" >> "$work/calm.tail"; done
+ip netns exec $host "$program" run -d --name flood --cpus 1 --allow site.test:8081 -- python3 -c "$(cat "$work/flood.py")" > /dev/null
+sleep 2
+for _ in 1 2 3; do within gate python3 - site.test 8081 0.99 < "$work/latency.py" >> "$work/flooded.tail"; done
+"$program" rm -f flood > /dev/null
 at() { median < "$work/$1"; }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN {printf "%.2f", a / b}'; }
 echo "| | gate, decision recorded | haproxy tcp, logged | nginx stream, logged | direct | gate against haproxy |"
@@ -147,3 +181,4 @@ after=$(awk '/VmRSS/ {print $2}' "/proc/${pid[gate]}/status")
 echo "| memory of each of $many idle sandboxes in the gate, KiB | $(((after - before) / many)) | | | | |"
 echo
 echo "One stream through the gate has $(ratio "$(at gate.bulk)" "$(at direct.bulk)") of the direct path's throughput; a connect and first byte take $(($(at gate.latency) - $(at direct.latency))) µs longer."
+echo "Beside a sandbox that floods (one CPU of questions and denied connections, 50 slow readers), the 99th of 100 connects and first bytes takes $(ratio "$(at flooded.tail)" "$(at calm.tail)") times as long: $(at flooded.tail) µs instead of $(at calm.tail)."

@@ -236,7 +236,7 @@ pub enum PolicyVerb {
         /// HOST[:PORT], *.HOST[:PORT], ADDRESS/PREFIX:PORT, preset:NAME.
         #[arg(required = true, value_name = "HOST[:PORT]")]
         entries: Vec<String>,
-        /// Write it into the policy file that the sandbox was given, too.
+        /// Write it into the policy file that the sandbox was given, or the file of its task, too.
         #[arg(long)]
         always: bool,
     },
@@ -244,7 +244,7 @@ pub enum PolicyVerb {
     Edit {
         /// Sandbox: name, id or prefix of an id.
         sandbox: String,
-        /// Edit the policy file that the sandbox was given, and keep it.
+        /// Edit the policy file that the sandbox was given, or the file of its task, and keep it.
         #[arg(long)]
         always: bool,
     },

@@ -6,7 +6,7 @@
 pub mod difference;
 pub mod merged;
 
-use crate::data::copy_data;
+use crate::data::{copy_data, data_bytes};
 use crate::disk::tmpfs;
 use cofferdam_engine::EngineError;
 use cofferdam_sys::mount::attr;
@@ -68,6 +68,8 @@ impl Copied {
             Some(Errno::NOSPC | Errno::NOMEM) => no_memory("it ran out while the files were copied".into()),
             _ => EngineError::host("copy the files of the sandbox", e),
         };
+        // At each depth a directory of every layer is open; what differs is found in the same way later.
+        process::raise_open_files();
         let above = merged(Some(upper), &lowers).map_err(|e| error(e.into()))?;
         let size = Size::of(&above).map_err(error)?;
         size.check()?;
@@ -113,10 +115,12 @@ impl Size {
             return Err(io::Error::other(format!("more than {DEEPEST} directories are in each other")));
         }
         for (name, entry) in directory.entries()? {
-            // What is on the disk, and not more than the file's size: compressed ones and small ones take a page each.
-            let blocks = u64::try_from(entry.stat.st_blocks).unwrap_or(0).saturating_mul(512);
-            let length = u64::try_from(entry.stat.st_size).unwrap_or(0).next_multiple_of(PAGE);
-            self.bytes = self.bytes.saturating_add(if sparse(&entry.stat) { blocks } else { length }).saturating_add(PAGE);
+            let length = if may_have_holes(&entry) {
+                data_bytes(&File::from(open_file(directory.place(&entry), &name)?))?
+            } else {
+                u64::try_from(entry.stat.st_size).unwrap_or(0)
+            };
+            self.bytes = self.bytes.saturating_add(length.next_multiple_of(PAGE)).saturating_add(PAGE);
             self.entries += 1;
             if entry.kind() == FileType::Directory {
                 self.add(&directory.below(&name, &entry)?, depth + 1)?;
@@ -135,10 +139,15 @@ impl Size {
     }
 }
 
-/// Holes that are worth keeping.
-fn sparse(stat: &Stat) -> bool {
-    const WORTH: i64 = 1 << 20;
-    stat.st_blocks.saturating_mul(512).saturating_add(WORTH) < stat.st_size
+/// Much less on the disk than its size: with holes, or compressed.
+fn may_have_holes(entry: &Entry) -> bool {
+    const MUCH: i64 = 1 << 20;
+    let Stat { st_blocks, st_size, .. } = entry.stat;
+    entry.kind() == FileType::RegularFile && st_blocks.saturating_mul(512).saturating_add(MUCH) < st_size
+}
+
+fn open_file(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    openat(directory, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// A copy that is being made.
@@ -200,8 +209,7 @@ fn at(path: &Path, error: io::Error) -> io::Error {
 }
 
 fn file(from: &OwnedFd, stat: &Stat, to: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let source = openat(from, name, flags, Mode::empty())?;
+    let source = open_file(from, name)?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let target = openat(to, name, flags, Mode::from_raw_mode(0o600))?;
     let (source, target) = (File::from(source), File::from(target));

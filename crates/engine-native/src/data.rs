@@ -10,17 +10,31 @@ const BUFFER: usize = 256 << 10;
 
 /// Copies the parts of a file that hold data into a new one, which is as long then.
 pub fn copy_data(source: &File, target: &File) -> io::Result<()> {
-    let bytes = source.metadata()?.len();
-    ftruncate(target, bytes)?;
+    ftruncate(target, source.metadata()?.len())?;
+    each_part(source, |start, end| copy_part(source, target, start, end))
+}
+
+/// Bytes of a file that are data and no holes, however little of the disk they take.
+pub fn data_bytes(file: &File) -> io::Result<u64> {
+    let mut total = 0;
+    each_part(file, |start, end| {
+        total += end - start;
+        Ok(())
+    })?;
+    Ok(total)
+}
+
+fn each_part(file: &File, mut part: impl FnMut(u64, u64) -> io::Result<()>) -> io::Result<()> {
+    let bytes = file.metadata()?.len();
     let mut position = 0;
     while position < bytes {
-        let start = match seek(source, SeekFrom::Data(position)) {
+        let start = match seek(file, SeekFrom::Data(position)) {
             Ok(start) => start,
             Err(Errno::NXIO) => break,
             Err(error) => return Err(error.into()),
         };
-        let end = seek(source, SeekFrom::Hole(start))?.min(bytes);
-        copy_part(source, target, start, end)?;
+        let end = seek(file, SeekFrom::Hole(start))?.min(bytes);
+        part(start, end)?;
         position = end;
     }
     Ok(())
@@ -71,6 +85,7 @@ mod tests {
             source.write_all_at(b"end", (64 << 20) - 3).expect("written");
             let copy = File::options().read(true).write(true).create_new(true).open(&target).expect("made");
             copy_data(&source, &copy).expect("copied");
+            assert!(data_bytes(&source).expect("looked") < 1 << 20);
             let made = copy.metadata().expect("there");
             assert!(made.len() == 64 << 20 && made.blocks() * 512 < 1 << 20, "{} blocks", made.blocks());
             let mut found = [0; 6];

@@ -7,7 +7,7 @@ use crate::registries;
 use cofferdam_gate::protocol::Outside;
 use cofferdam_gate::upstream::Upstream;
 use cofferdam_lifecycle::gating::{GateRequest, PolicySource};
-use cofferdam_model::NetworkLevel;
+use cofferdam_model::{NetworkLevel, Task};
 use cofferdam_policy::egress::{Allow, Deny, Policy, PolicyFile, Presets, Source};
 use std::path::Path;
 use std::sync::Arc;
@@ -80,6 +80,24 @@ impl<'a> Wanted<'a> {
         };
         Ok(PolicySource { path, compile: Arc::new(compile) })
     }
+}
+
+/// A task's file whose list of destinations is followed as it changes.
+pub fn follow_task(file: &Path) -> Result<PolicySource, Failure> {
+    let path = std::path::absolute(file)?;
+    let (file, name) = (path.clone(), path.display().to_string());
+    let compile = move || {
+        let text = std::fs::read_to_string(&file).map_err(|error| format!("{name}: {error}"))?;
+        compile_task(&name, &text).map_err(|failure| failure.message())
+    };
+    Ok(PolicySource { path, compile: Arc::new(compile) })
+}
+
+/// What a task's file permits its agent.
+pub fn compile_task(name: &str, text: &str) -> Result<Policy, Failure> {
+    let task = Task::parse(name, text).map_err(|error| Failure::new(FAILED, "task", error.to_string()))?;
+    let wanted = Wanted { network: Some(task.network), allow: &task.allow, ..Wanted::default() };
+    Ok(wanted.compile()?.1.map_or_else(Policy::deny_all, |gate| gate.policy))
 }
 
 /// How this host reaches what is outside: the proxy that the environment names, and the name servers of the operator's configuration.

@@ -24,11 +24,11 @@ pub fn snapshot() -> Snapshot {
     Snapshot {
         cgroups,
         loops: loops.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect(),
-        // Daemons of tests that run beside this one mount and unmount all the time.
+        // Daemons and networks of tests that run beside this one come and go all the time.
         mounts: mounts
             .lines()
             .filter_map(|line| line.split(' ').nth(4))
-            .filter(|place| !place.contains("/docker-of-a-test"))
+            .filter(|place| !place.contains("/docker-of-a-test") && !place.starts_with("/run/netns"))
             .map(str::to_owned)
             .collect(),
         processes: processes_of_ranges(),

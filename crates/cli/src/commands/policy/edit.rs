@@ -4,6 +4,7 @@ use super::{of_sandbox, put};
 use crate::commands::egress;
 use crate::context::Context;
 use crate::exit::{FAILED, Failure};
+use cofferdam_model::Task;
 use cofferdam_policy::egress::{Allow, Policy, PolicyFile, Target};
 use std::fmt::Write as _;
 use std::fs;
@@ -26,7 +27,12 @@ pub fn run(context: &Context, reference: &str, always: bool) -> Result<ExitCode,
         crate::output::note!("cofferdam: nothing was changed");
         return Ok(ExitCode::SUCCESS);
     }
-    match egress::compile_file(scratch.path()) {
+    let kept = file.as_ref().map(|path| Kept::of(path, &before)).filter(|kept| kept.is_task);
+    let compiled = match kept {
+        Some(kept) => kept.compile(&after),
+        None => egress::compile_file(scratch.path()),
+    };
+    match compiled {
         Ok((policy, warnings)) => {
             for warning in warnings {
                 crate::output::note!("cofferdam: warning: {warning}");
@@ -51,9 +57,8 @@ pub fn run(context: &Context, reference: &str, always: bool) -> Result<ExitCode,
 pub fn with_more(context: &Context, reference: &str, entries: &[String]) -> Result<Option<(PathBuf, String)>, Failure> {
     let path = file_of(context, reference)?;
     let before = fs::read_to_string(&path).map_err(|error| io(&path, &error))?;
-    let name = path.display().to_string();
-    let parse = |text: &str| PolicyFile::parse(&name, text).map_err(|error| Failure::new(FAILED, "policy", error.to_string()));
-    let mut wanted = parse(&before)?.source().allow.clone();
+    let kept = Kept::of(&path, &before);
+    let mut wanted = kept.allowed(&before)?;
     let mut new = Vec::new();
     for entry in entries {
         let parsed = entry.parse::<Allow>().map_err(|error| Failure::usage(error.to_string()))?;
@@ -67,22 +72,59 @@ pub fn with_more(context: &Context, reference: &str, entries: &[String]) -> Resu
     }
     let after = with_entries(&before, &new);
     // Only if that says what was meant and is a policy: files can be written in more ways than are known here.
-    let meant = parse(&after).is_ok_and(|file| file.source().allow == wanted);
+    let meant = kept.allowed(&after).is_ok_and(|allowed| allowed == wanted);
     if !meant {
-        let message = format!("{name}: its list `allow` is written in a way that cannot be added to");
+        let message = format!("{}: its list `allow` is written in a way that cannot be added to", path.display());
         return Err(
             Failure::new(FAILED, "policy", message).remedy(format!("add {} by hand: the file is followed as it changes", new.join(", ")))
         );
     }
-    parse(&after)?.compile(&egress::presets()?).map_err(|error| Failure::new(FAILED, "policy", error.to_string()))?;
+    kept.compile(&after)?;
     Ok(Some((path, after)))
+}
+
+/// A file that says what a sandbox may reach: a policy, or a task with a list of its own.
+struct Kept {
+    name: String,
+    is_task: bool,
+}
+
+impl Kept {
+    fn of(path: &Path, text: &str) -> Self {
+        let name = path.display().to_string();
+        let is_task = Task::parse(&name, text).is_ok();
+        Self { name, is_task }
+    }
+
+    fn allowed(&self, text: &str) -> Result<Vec<Allow>, Failure> {
+        if !self.is_task {
+            return Ok(self.policy(text)?.source().allow.clone());
+        }
+        let task = Task::parse(&self.name, text).map_err(|error| Failure::new(FAILED, "task", error.to_string()))?;
+        task.allow.iter().map(|entry| entry.parse::<Allow>().map_err(|error| Failure::usage(error.to_string()))).collect()
+    }
+
+    fn compile(&self, text: &str) -> Result<(Policy, Vec<String>), Failure> {
+        if self.is_task {
+            return Ok((egress::compile_task(&self.name, text)?, Vec::new()));
+        }
+        self.policy(text)?.compile(&egress::presets()?).map_err(|error| Failure::new(FAILED, "policy", error.to_string()))
+    }
+
+    fn policy(&self, text: &str) -> Result<PolicyFile, Failure> {
+        PolicyFile::parse(&self.name, text).map_err(|error| Failure::new(FAILED, "policy", error.to_string()))
+    }
 }
 
 fn file_of(context: &Context, reference: &str) -> Result<PathBuf, Failure> {
     let record = Context::find(&mut context.store()?, reference)?;
     record.policy_file.ok_or_else(|| {
-        Failure::new(FAILED, "not_found", format!("sandbox {} was given no policy file (run --policy)", record.id.short()))
-            .remedy("leave --always away: the change holds for this sandbox")
+        Failure::new(
+            FAILED,
+            "not_found",
+            format!("sandbox {} was given no policy file (run --policy) and no task with a list of destinations", record.id.short()),
+        )
+        .remedy("leave --always away: the change holds for this sandbox")
     })
 }
 

@@ -1,9 +1,9 @@
 //! From a task on this host to what its attempts start from: images found or built, policies compiled, limits held against the machine.
 
-use super::read;
+use super::read::{file_of, read};
 use crate::args::TrustArgs;
 use crate::commands::build;
-use crate::commands::egress::Wanted;
+use crate::commands::egress::{Wanted, follow_task};
 use crate::commands::request::{base_environment, check_against_machine, image_environment};
 use crate::config;
 use crate::context::{Context, actor, random};
@@ -34,8 +34,12 @@ impl Prepared {
     pub fn of(context: &Context, path: &Path, trust: &TrustArgs) -> Result<Self, Failure> {
         let (task, base) = read(path)?;
         let policy = task.policy.as_ref().map(|path| base.join(path));
-        let (_, gate) =
+        let (_, mut gate) =
             Wanted { network: Some(task.network), allow: &task.allow, policy: policy.as_deref(), ..Wanted::default() }.compile()?;
+        // Destinations that a task's own file lists can be changed there, as those of a policy file can.
+        if let Some(gate) = gate.as_mut().filter(|gate| gate.file.is_none() && task.form == Form::Workspace) {
+            gate.file = Some(follow_task(&file_of(path))?);
+        }
         let verify_gate = verifier_gate(&task, policy.as_deref())?;
         let own = limits(&task)?;
         let verify_limits = within_machine(&task, task.verify.limits.over(own))?;

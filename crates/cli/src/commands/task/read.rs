@@ -14,9 +14,14 @@ pub fn definition(directory: &Path) -> Option<PathBuf> {
     DEFINITIONS.iter().map(|name| directory.join(name)).find(|path| path.is_file())
 }
 
-/// A task's file, or the one in a directory; with the directory that it stands in.
+/// A task's file, or the one in a directory.
+pub fn file_of(path: &Path) -> PathBuf {
+    if path.is_dir() { definition(path).unwrap_or_else(|| path.join(DEFINITIONS[0])) } else { path.to_owned() }
+}
+
+/// A task, from its file or the one in a directory; with the directory that it stands in.
 pub fn read(path: &Path) -> Result<(Task, PathBuf), Failure> {
-    let file = if path.is_dir() { definition(path).unwrap_or_else(|| path.join(DEFINITIONS[0])) } else { path.to_owned() };
+    let file = file_of(path);
     let shown = file.display().to_string();
     let wrong = |why: String| Failure::new(FAILED, "task", why);
     let text = text_of(&file)?;
