@@ -3,7 +3,8 @@
 # binary; prints rows of a Markdown document. The ordinary user exists for as long as this runs.
 set -euo pipefail
 # podman waits for 20 s where the names of its sockets become too long.
-work=$(mktemp -d /tmp/cfbXXXX) user=cofferdam-bench
+work=/tmp/cfb$$ user=cofferdam-bench
+mkdir "$work"
 useradd --create-home --home-dir "$work/home" "$user"
 # podman leaves a process of its own behind, which keeps the account in use.
 trap 'pkill -9 -u "$user" || true; sleep 0.3; userdel --remove "$user" 2> /dev/null || true; rm -rf "$work"' EXIT
