@@ -7,7 +7,7 @@ use cofferdam_policy::egress::Policy;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages; part of the socket's name, so that a new gate can start beside an old one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Most bytes of a message.
 pub const MOST_BYTES: usize = 160 << 10;
 
