@@ -2,6 +2,8 @@
 
 use crate::docker::On;
 use crate::text::snapshot;
+use cofferdam_tests::docker::Docker;
+use cofferdam_tests::lab::Lab;
 use cofferdam_tests::registry::debian_root;
 use cofferdam_tests::{Ended, Home, ended};
 use serde_json::Value;
@@ -53,6 +55,13 @@ fn the_file_says_what_the_task_says() {
         ("root", "task", format!("agent: {{command: ['true'], user: root, env: {{API_KEY: x, PLAIN: $y}}}}\n{CHECK}")),
         ("limits", "task", format!("limits: {{memory: 64MiB, cpus: 1.5, pids: 20, disk: 8MiB, timeout: 7s}}\n{DONE}{CHECK}")),
         ("services", "task", format!("services: [{service}, {{name: two, command: [sleep, '9'], user: web}}]\n{DONE}{CHECK}")),
+        (
+            "network",
+            "task",
+            format!(
+                "network: limited_web\nallow: [site.test, 'preset:git-hosting']\nservices: [{service}]\n{DONE}verify: {{command: ['true'], network: full_web}}\n"
+            ),
+        ),
         ("tests", "nop", "verify: {command: [sh, tests/run], fail_to_pass: [\"it's::a\"], pass_to_pass: [b], user: web}\n".to_owned()),
     ];
     for (name, agent, rest) in cases {
@@ -82,8 +91,8 @@ fn what_a_compose_file_cannot_say_is_refused() {
         assert!(ended.code == 1 && ended.err.contains(why) && ended.err.lines().count() == 1, "{name}: {ended:?}");
         assert!(!home.path("out").exists(), "{name}");
     };
-    refused("network", &format!("network: full_web\n{DONE}{CHECK}"), "has no gate");
-    refused("verifier", &format!("{DONE}verify: {{command: ['true'], network: full_web}}\n"), "has no gate");
+    let inside = format!("network: limited_web\nallow: ['host.cofferdam.internal:11434']\n{DONE}{CHECK}");
+    refused("inside", &inside, "no way to this host's loopback");
     refused("host", &format!("{DONE}{CHECK}"), "not from this host's files");
     refused("nobody", CHECK, "agent.command");
     let directory = task(&home, "taken", &format!("{DONE}{CHECK}"));
@@ -125,6 +134,38 @@ fn reward(on: &On, compose: &Path, directory: &Path) -> Option<String> {
     let last = said.out.lines().rev().find_map(|line| line.split_once("reward ")).map(|(_, reward)| reward.trim().to_owned());
     assert!(last.is_some(), "{up:?} {said:?} {agent:?}");
     last
+}
+
+/// A task with a network has a gate, which lets out what the task allows and nothing else.
+#[test]
+fn a_task_with_a_network_has_its_gate() {
+    let docker = Docker::start_bridged();
+    cofferdam_tests::connect_labs(&docker);
+    let on = On::with(docker);
+    let lab = Lab::new(&on.home);
+    on.ok(&["image", "load", "--engine", "docker", "base:1"]);
+    let fetch = |url: &str, to: &str| format!("busybox timeout 5 busybox wget -q -O output/{to} {url}");
+    let agent = format!(
+        "{}; {}; {}; true",
+        fetch("http://site.test/x", "yes"),
+        fetch("http://other.test/", "no"),
+        fetch("http://93.184.0.2/", "raw")
+    );
+    let text = format!(
+        "network: limited_web\nallow: ['site.test:80']\nagent: {{command: [sh, -c, '{agent}']}}\n\
+         verify: {{command: [sh, -c, 'grep -q site.test output/yes && test ! -s output/no && test ! -s output/raw'], network: limited_web, allow: ['other.test:80']}}\n"
+    );
+    let (directory, to) = (task(&on.home, "networked", &text), on.home.path("rendered-networked"));
+    on.ok(&["task", "render", &directory.display().to_string(), "--to", &to.display().to_string()]);
+    let head = fs::read_to_string(to.join("compose.yaml")).expect("written");
+    let load = head.lines().find(|line| line.contains("cofferdam/gate:")).and_then(|line| line.split_whitespace().nth(6)).expect("said");
+    on.ok(&["image", "load", "--engine", "docker", load]);
+    let capture = lab.capture();
+    for compose in composes() {
+        assert_eq!(reward(&on, &compose, &to).as_deref(), Some("1"), "{}", compose.display());
+    }
+    let went = capture.finish();
+    assert!(went.iter().all(|what| crate::gate::leads(what, &[80])), "{went:?}");
 }
 
 /// Brought up by hand it ends as `task run` does.

@@ -15,6 +15,7 @@ macro_rules! again {
 
 mod bad_input;
 mod bases;
+mod beside;
 mod cheats;
 mod clients;
 mod compose;

@@ -1,9 +1,11 @@
 //! A Docker daemon of a test's own: its data, its socket, its end.
 #![expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
+use crate::lab::SITE;
 use crate::{Ended, ended, eventually};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Where the package has its programs; another client may stand before them.
 const DEBIAN: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -13,13 +15,24 @@ pub struct Docker {
     child: Child,
     directory: tempfile::TempDir,
     more: &'static [&'static str],
+    /// The network that it runs in, if not the host's.
+    network: Option<String>,
 }
 
-fn spawn(directory: &Path, more: &[&str]) -> Child {
+/// Addresses of its bridge's network, where it has one.
+pub const BRIDGE: &str = "172.29.0.0/24";
+
+fn spawn(directory: &Path, more: &[&str], network: Option<&str>) -> Child {
     let place = |name: &str| directory.join(name).display().to_string();
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).expect("a log");
-    Command::new("dockerd")
-        .args(["--iptables=false", "--bridge=none", "-H", &format!("unix://{}", place("sock"))])
+    // Not `ip netns exec`, which hides the control groups.
+    let mut command = Command::new(if network.is_some() { "nsenter" } else { "dockerd" });
+    match network {
+        Some(name) => command.args([&format!("--net=/run/netns/{name}"), "dockerd", "--bip=172.29.0.1/24", &format!("--dns={SITE}")]),
+        None => command.arg("--bridge=none"),
+    };
+    command
+        .args(["--iptables=false", "-H", &format!("unix://{}", place("sock"))])
         .args(["--data-root", &place("data"), "--exec-root", &place("exec"), "--pidfile", &place("pid")])
         .args(more)
         .env("PATH", DEBIAN)
@@ -44,10 +57,28 @@ impl Docker {
     /// Starts one with more arguments.
     pub fn start_with(more: &'static [&'static str]) -> Self {
         let directory = tempfile::Builder::new().prefix("docker-of-a-test").tempdir_in("/var/tmp").expect("a directory");
-        let child = spawn(directory.path(), more);
-        let docker = Self { child, directory, more };
+        let child = spawn(directory.path(), more, None);
+        let docker = Self { child, directory, more, network: None };
         docker.wait();
         docker
+    }
+
+    /// Starts one with a bridge, in a network of its own.
+    pub fn start_bridged() -> Self {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let network = format!("cfd-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let made = Command::new("ip").args(["netns", "add", &network]).status().expect("ip");
+        assert!(made.success());
+        let directory = tempfile::Builder::new().prefix("docker-of-a-test").tempdir_in("/var/tmp").expect("a directory");
+        let child = spawn(directory.path(), &[], Some(&network));
+        let docker = Self { child, directory, more: &[], network: Some(network) };
+        docker.wait();
+        docker
+    }
+
+    /// The network that it runs in, if not the host's.
+    pub fn network(&self) -> Option<&str> {
+        self.network.as_deref()
     }
 
     fn wait(&self) {
@@ -67,7 +98,7 @@ impl Docker {
         for left in ["pid", "exec/containerd/containerd.pid"] {
             let _ = std::fs::remove_file(self.directory.path().join(left));
         }
-        self.child = spawn(self.directory.path(), self.more);
+        self.child = spawn(self.directory.path(), self.more, self.network.as_deref());
         self.wait();
     }
 
@@ -98,5 +129,8 @@ impl Drop for Docker {
     fn drop(&mut self) {
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
+        if let Some(network) = &self.network {
+            let _ = Command::new("ip").args(["netns", "del", network]).status();
+        }
     }
 }

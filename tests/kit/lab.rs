@@ -171,6 +171,21 @@ fn ip(words: &str) {
     assert!(status.is_ok_and(|status| status.success()), "ip {words}");
 }
 
+/// Lets containers of a daemon's bridge out to the net, through the host.
+fn connect(daemon: &str, host: &str, net: &str) {
+    let bridge = crate::docker::BRIDGE;
+    ip(&format!("link add d0 netns {host} type veth peer name d1 netns {daemon}"));
+    for (namespace, link, address) in [(host, "d0", "93.185.0.1"), (daemon, "d1", "93.185.0.2")] {
+        ip(&format!("-n {namespace} addr add {address}/24 dev {link}"));
+        ip(&format!("-n {namespace} link set {link} up"));
+    }
+    ip(&format!("-n {daemon} route add default via 93.185.0.1"));
+    ip(&format!("-n {host} route add {bridge} via 93.185.0.2"));
+    ip(&format!("-n {net} route add {bridge} via {HOST}"));
+    let status = Command::new("ip").args(["netns", "exec", host, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]).status();
+    assert!(status.is_ok_and(|status| status.success()), "the host forwards");
+}
+
 impl Lab {
     /// Makes it; `home` gives the directory.
     ///
@@ -192,6 +207,9 @@ impl Lab {
             ip(&format!("-n {namespace} link set lo up"));
         }
         ip(&format!("-n {host} route add default via {SITE}"));
+        if let Some(daemon) = crate::BRIDGED.with_borrow(Clone::clone) {
+            connect(&daemon, &host, &net);
+        }
         let key = Command::new("openssl")
             .args([
                 "req",

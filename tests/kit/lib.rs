@@ -35,6 +35,8 @@ pub struct Home {
 thread_local! {
     static WITHOUT_ROOT: Cell<bool> = const { Cell::new(false) };
     static ON_DOCKER: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// The network of that daemon, where sandboxes have their gates beside them.
+    static BRIDGED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Does a test again on a Docker daemon of its own: `run` of homes that it makes takes that engine, with the host's programs.
@@ -44,6 +46,24 @@ thread_local! {
 pub fn on_docker(test: impl FnOnce()) {
     let docker = docker::Docker::start();
     ON_DOCKER.set(Some(docker.host()));
+    test();
+    let left = docker.ok("docker ps -aq");
+    assert_eq!(left, "", "containers are left");
+}
+
+/// Laboratories of this test are connected to the daemon's bridge.
+pub fn connect_labs(docker: &docker::Docker) {
+    BRIDGED.set(docker.network().map(str::to_owned));
+}
+
+/// The same with the gate of each sandbox in a container beside it.
+///
+/// # Panics
+/// If a container is left.
+pub fn beside_on_docker(test: impl FnOnce()) {
+    let docker = docker::Docker::start_bridged();
+    ON_DOCKER.set(Some(docker.host()));
+    connect_labs(&docker);
     test();
     let left = docker.ok("docker ps -aq");
     assert_eq!(left, "", "containers are left");
@@ -99,6 +119,11 @@ impl Home {
         let base = base.unwrap_or_else(|| fail("there is no image of the host"));
         self.ok(&["image", "import", &base.path().display().to_string(), "host:1"]);
         self.docker = Some(host);
+        // Only there a daemon for tests has a bridge.
+        if BRIDGED.with_borrow(Option::is_some) {
+            let written = fs::write(self.path("config.yaml"), "docker: {gate: sidecar}\n");
+            written.unwrap_or_else(|error| fail(&format!("config.yaml: {error}")));
+        }
     }
 
     /// On a daemon, `run` says so.
@@ -196,6 +221,10 @@ impl Home {
         };
         if let Some(docker) = &self.docker {
             command.env("DOCKER_HOST", docker);
+            let config = self.path("config.yaml");
+            if config.exists() {
+                command.env("COFFERDAM_CONFIG_PATH", config);
+            }
         }
         command
             .args(self.words(words))

@@ -49,7 +49,7 @@ it "root: a disk beyond half the memory" 0 "" cofferdam run --memory 128MiB --di
 
 # On a daemon.
 systemctl stop docker docker.socket 2> /dev/null
-dockerd --iptables=false --bridge=none > /mnt/try/dockerd 2>&1 &
+dockerd --iptables=false > /mnt/try/dockerd 2>&1 &
 for _ in $(seq 100); do docker version > /dev/null 2>&1 && break; sleep 1; done
 mkdir -p /tmp/base/bin /tmp/base/etc /tmp/base/tmp
 cp "$(command -v busybox)" /tmp/base/bin/busybox
@@ -65,6 +65,11 @@ it "docker: a volume is the same" 0 kept $docker -v kept:/data -- cat /data/x
 it "docker: a detached one starts" 0 "" $docker -d --name bg -- sleep 1000
 it "docker: exec" 5 inside cofferdam exec bg sh -c 'echo inside; exit 5'
 it "docker: rm" 0 bg cofferdam rm -f bg
+# A gate beside each: splitting a network and writing to a proc file system that is mounted nowhere has to pass the daemon's filter and AppArmor.
+echo 'docker: {gate: sidecar}' > /tmp/beside.yaml
+beside="env COFFERDAM_CONFIG_PATH=/tmp/beside.yaml $docker --allow site.test"
+it "docker: a gate beside it" 0 "lo:" $beside -- sh -c 'cat /proc/net/dev; cat /proc/net/route | grep -q eth0 && exit 1; exit 0'
+it "docker: nothing else beside it" 1 "" $beside -- cat /no/such/file
 kill %1
 wait
 

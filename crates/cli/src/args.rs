@@ -1,5 +1,6 @@
 //! What can be typed.
 
+mod gate;
 mod image;
 mod run;
 mod shown;
@@ -7,6 +8,7 @@ mod suite;
 mod task;
 mod volume;
 
+pub use gate::GateArgs;
 pub use image::{BuildArgs, ImageVerb, ImportArgs, LoadArgs, LockArgs, PullArgs, SbomFormat, TrustArgs, VerifyArgs};
 pub use run::{MonitorArgs, RunArgs};
 pub use shown::{ApplyArgs, LogsArgs, PsArgs, StatsArgs};
@@ -183,11 +185,7 @@ pub enum Verb {
     Policy(PolicyVerb),
     /// The gate's process.
     #[command(hide = true)]
-    Gate {
-        /// Only try what it must not be able to do.
-        #[arg(long)]
-        attempts: bool,
-    },
+    Gate(GateArgs),
     /// What ssh runs to reach a sandbox.
     #[command(hide = true)]
     SshProxy(SandboxArg),

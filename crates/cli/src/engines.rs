@@ -1,16 +1,19 @@
 //! Which engine makes a sandbox, and who sweeps what any of them left.
 
+use crate::args::TrustArgs;
 use crate::config;
 use crate::context::Context;
 use crate::exit::{FAILED, Failure};
+use crate::images::Images;
 use async_trait::async_trait;
 use clap::ValueEnum;
 use cofferdam_engine::{CONTROLS, Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec};
 use cofferdam_engine_docker::DockerEngine;
 use cofferdam_engine_native::{Ahead, NativeEngine};
 use cofferdam_model::SandboxId;
+use cofferdam_model::config::GatePlace;
 use cofferdam_sys::outer;
-use cofferdam_trust::content::Content;
+use cofferdam_trust::content::{Content, ImageRecord};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
@@ -38,6 +41,9 @@ impl EngineName {
     }
 }
 
+/// What this program is called as an image.
+pub const GATE_IMAGE: &str = concat!("localhost/cofferdam/gate:", env!("CARGO_PKG_VERSION"));
+
 /// Says that sandboxes of a daemon may be there, and where: sweeps look at it.
 fn marker(context: &Context) -> PathBuf {
     context.data.path().join("docker")
@@ -53,7 +59,7 @@ impl Context {
             return Ok(if one { Box::new(native.for_one(ahead)) } else { Box::new(native) });
         }
         let host = std::env::var("DOCKER_HOST").unwrap_or_default();
-        let engine = self.docker(&host)?;
+        let engine = self.with_gate(self.docker(&host)?)?;
         require(required.iter(), &engine.capabilities())?;
         // Before the first container is: whoever sweeps finds it.
         if std::fs::read_to_string(marker(self)).ok().as_deref() != Some(&host) {
@@ -86,6 +92,21 @@ impl Context {
     pub fn docker(&self, host: &str) -> Result<DockerEngine, Failure> {
         let (content, cache) = (Content::of(self.data.path()), self.data.path().join("docker.json"));
         Ok(self.runtime.block_on(DockerEngine::connect_to(host, self.data.install(), Some(&cache)))?.with_store(content))
+    }
+
+    /// With a gate beside each sandbox, if the operator wants it so.
+    fn with_gate(&self, engine: DockerEngine) -> Result<DockerEngine, Failure> {
+        if config::load()?.docker.gate == GatePlace::Host {
+            return Ok(engine);
+        }
+        Ok(engine.with_sidecar(self.gate_image()?))
+    }
+
+    /// This program as an image, whose containers are gates.
+    pub fn gate_image(&self) -> Result<ImageRecord, Failure> {
+        let reference = GATE_IMAGE.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+        let images = Images::open(self.data.path(), &TrustArgs::default(), false, true)?;
+        images.own_program(&reference)
     }
 
     /// What sweeps: the native engine, and a daemon if this installation ever used one.

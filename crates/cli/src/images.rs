@@ -11,12 +11,15 @@ use cofferdam_trust::oci::Platform;
 use cofferdam_trust::pull::{Progress, PullError, Puller, Silent};
 use cofferdam_trust::registry::{Access, Credentials};
 use cofferdam_trust::verify::{Options, Rule, TrustFile, Verifier};
-use cofferdam_trust::{VerifiedImage, layout, resolve, stored_image};
+use cofferdam_trust::{VerifiedImage, layout, pack, resolve, stored_image};
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+/// Of which file an image of this program was made.
+const PROGRAM_LABEL: &str = "cofferdam.program";
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 
 /// The store with its rules.
@@ -71,6 +74,20 @@ impl Images {
         // What the disk does not have yet it gets now, so that a reboot or a power cut costs nothing.
         self.content.settle()?;
         Ok(record)
+    }
+
+    /// This program as an image, at `/cofferdam`: that of the store, if it was made of the same file.
+    pub fn own_program(&self, reference: &Reference) -> Result<ImageRecord, Failure> {
+        use std::os::unix::fs::MetadataExt;
+        let file = Path::new("/proc/self/exe");
+        let found = std::fs::metadata(file)?;
+        let mark = format!("{}-{}-{}.{}", found.ino(), found.len(), found.mtime(), found.mtime_nsec());
+        let same = |record: &ImageRecord| record.config.labels.get(PROGRAM_LABEL) == Some(&mark);
+        if let Some(record) = self.content.record(reference).filter(same) {
+            return Ok(record);
+        }
+        let labels = BTreeMap::from([(PROGRAM_LABEL.to_owned(), mark.clone())]);
+        Ok(pack::program(&self.puller(), file, "cofferdam", reference, labels)?)
     }
 
     fn pulled(&self, reference: &Reference) -> Result<(ImageRecord, VerifiedImage), Failure> {

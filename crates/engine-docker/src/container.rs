@@ -56,8 +56,8 @@ pub fn is_read_only(spec: &SandboxSpec) -> bool {
     spec.user.uid != 0 && !spec.bare
 }
 
-/// The container. `own` is the directory on the host that holds our files of it.
-pub fn describe(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<ContainerCreateBody, EngineError> {
+/// The container. `own` is the directory on the host that holds our files of it; `beside` the gate's container whose network it shares.
+pub fn describe(spec: &SandboxSpec, facts: &Facts, own: &Path, beside: Option<&str>) -> Result<ContainerCreateBody, EngineError> {
     if let Some(view) = &spec.view {
         return Err(EngineError::Unsupported {
             what: format!("a private view of {} on the engine docker", view.source.path().display()),
@@ -76,8 +76,13 @@ pub fn describe(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<Contain
         }
     };
     let labels = HashMap::from([(INSTALL.to_owned(), spec.install.to_string()), (SANDBOX.to_owned(), spec.id.to_string())]);
+    let mut host_config = host_config(spec, facts, own)?;
+    if let Some(gate) = beside {
+        host_config.network_mode = Some(format!("container:{gate}"));
+    }
     Ok(ContainerCreateBody {
-        hostname: Some(spec.hostname.clone()),
+        // Who shares a network shares the name.
+        hostname: beside.is_none().then(|| spec.hostname.clone()),
         user: Some("0:0".into()),
         tty: Some(false),
         env: Some(Vec::new()),
@@ -86,9 +91,9 @@ pub fn describe(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<Contain
         image: Some(image),
         working_dir: Some("/".into()),
         labels: Some(labels),
-        network_disabled: Some(false),
+        network_disabled: beside.is_none().then_some(false),
         healthcheck: Some(bollard::models::HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
-        host_config: Some(host_config(spec, facts, own)?),
+        host_config: Some(host_config),
         ..Default::default()
     })
 }

@@ -5,12 +5,13 @@ use crate::daemon::{Daemon, failed, is_missing};
 use crate::files;
 use crate::refit::refit;
 use crate::sandbox::{DockerSandbox, Parts};
+use crate::sidecar::{self, Sidecar};
 use async_trait::async_trait;
 use bollard::errors::Error;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
 };
-use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec, UnpluggedControl};
+use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec, UnpluggedControl, Wiring};
 use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
 use cofferdam_engine_host::device::system;
 use cofferdam_engine_host::wiring;
@@ -21,7 +22,7 @@ use cofferdam_sys::namespace::Network;
 use cofferdam_sys::plan_wire::REQUEST_GO;
 use cofferdam_sys::{channel, outer};
 use cofferdam_trust::Origin;
-use cofferdam_trust::content::Content;
+use cofferdam_trust::content::{Content, ImageRecord};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::collections::HashMap;
 use std::io;
@@ -42,6 +43,8 @@ pub struct DockerEngine {
     hierarchies: Hierarchies,
     /// Where images are taken from that the daemon lacks.
     store: Option<Content>,
+    /// This program as an image, if each gated sandbox has its gate in a container beside it.
+    sidecar: Option<ImageRecord>,
 }
 
 impl DockerEngine {
@@ -60,7 +63,7 @@ impl DockerEngine {
                 remedy: "run the command as root (sudo cofferdam …)".into(),
             });
         }
-        Ok(Self { daemon: Daemon::connect(host, cache).await?, install, hierarchies: Hierarchies::detect(), store: None })
+        Ok(Self { daemon: Daemon::connect(host, cache).await?, install, hierarchies: Hierarchies::detect(), store: None, sidecar: None })
     }
 
     /// Gives the daemon images of this store when they are needed.
@@ -69,9 +72,15 @@ impl DockerEngine {
         Self { store: Some(store), ..self }
     }
 
+    /// Gives each gated sandbox a gate in a container beside it; `image` is this program.
+    #[must_use]
+    pub fn with_sidecar(self, image: ImageRecord) -> Self {
+        Self { sidecar: Some(image), ..self }
+    }
+
     /// Makes the container. An image that the daemon lacks is given to it, if the store has it.
-    async fn create_container(&self, spec: &SandboxSpec) -> Result<String, EngineError> {
-        let body = container::describe(spec, &self.daemon.facts, &spec.directory)?;
+    async fn create_container(&self, spec: &SandboxSpec, beside: Option<&Sidecar>) -> Result<String, EngineError> {
+        let body = container::describe(spec, &self.daemon.facts, &spec.directory, beside.map(|gate| &*gate.id))?;
         let name = format!("cofferdam-{}", spec.id);
         let create = || {
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
@@ -114,8 +123,35 @@ impl DockerEngine {
         Ok(listed.into_iter().filter_map(of).collect())
     }
 
+    /// Makes its containers, and says of each that it is there.
+    async fn make(
+        &self,
+        spec: &SandboxSpec,
+        events: UnboundedSender<EngineEvent>,
+        made: &mut Vec<String>,
+    ) -> Result<DockerSandbox, EngineError> {
+        let beside = match (&self.sidecar, &spec.wiring) {
+            (Some(image), Wiring::Gate { .. }) => {
+                if let Some(store) = &self.store {
+                    self.daemon.load(store, image).await?;
+                }
+                Some(sidecar::start(&self.daemon, image, spec, made).await?)
+            }
+            _ => None,
+        };
+        let id = self.create_container(spec, beside.as_ref()).await?;
+        made.push(id.clone());
+        self.bring_up(spec, &id, beside, events).await
+    }
+
     /// Starts the container, waits until its pid 1 has connected, and puts up its network meanwhile.
-    async fn bring_up(&self, spec: &SandboxSpec, id: &str, events: UnboundedSender<EngineEvent>) -> Result<DockerSandbox, EngineError> {
+    async fn bring_up(
+        &self,
+        spec: &SandboxSpec,
+        id: &str,
+        beside: Option<Sidecar>,
+        events: UnboundedSender<EngineEvent>,
+    ) -> Result<DockerSandbox, EngineError> {
         let socket = spec.directory.join("contained/socket");
         let listener = listen(&socket).map_err(|error| EngineError::host("listen for pid 1", error))?;
         // Its pid 1 connects before the daemon has said that it runs.
@@ -128,7 +164,7 @@ impl DockerEngine {
             let accepted = within.unwrap_or_else(|_| Err(io::Error::other("its pid 1 does not connect")));
             let (control, pid) = accepted.map_err(|error| EngineError::host("start the container", error))?;
             spec.forked.happened();
-            let taken = self.take_over(spec, id, pid, control, events)?;
+            let taken = self.take_over(spec, id, (pid, control), beside, events)?;
             Ok::<_, EngineError>(taken)
         };
         let ((), sandbox) = tokio::try_join!(start, connected)?;
@@ -141,16 +177,26 @@ impl DockerEngine {
         &self,
         spec: &SandboxSpec,
         id: &str,
-        pid: u32,
-        control: OwnedFd,
+        (pid, control): (u32, OwnedFd),
+        beside: Option<Sidecar>,
         events: UnboundedSender<EngineEvent>,
     ) -> Result<DockerSandbox, EngineError> {
         let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).ok_or(EngineError::Gone)?;
         let pidfd =
             rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()).map_err(|e| EngineError::host("open pid 1", e))?;
         let namespace = Network::of(pid).map_err(system)?;
-        let mut wire = put_up(spec, &namespace)?;
-        wiring::hand_to_gate(spec, &mut wire)?;
+        let (mut wire, gate, beside) = match beside {
+            Some(Sidecar { id, wire, gate }) => {
+                // A daemon has its own idea of what the network of another container is.
+                if !Network::of_socket(&wire.resolver).and_then(|wired| wired.is(&namespace)).map_err(system)? {
+                    let why = io::Error::other("the container is in another network than the one that the gate has set up");
+                    return Err(EngineError::host("start the container", why));
+                }
+                (wire, Some(gate), Some(id))
+            }
+            None => (put_up(spec, &namespace)?, None, None),
+        };
+        wiring::hand_to_gate(spec, &mut wire, gate)?;
         let first = first_id(pid);
         let ids = Ids::range(first, u32::MAX - first);
         let root = refit(pid, &ids, spec)?;
@@ -163,7 +209,7 @@ impl DockerEngine {
         })?;
         // Now it fences itself in, and serves.
         channel::send_words(&control, [REQUEST_GO, 0, 0, 0], &[]).map_err(system)?;
-        let parts = Parts { control, pidfd, wire, namespace, root, ids, cgroup };
+        let parts = Parts { control, pidfd, wire, namespace, root, ids, cgroup, beside };
         DockerSandbox::adopt(self.daemon.clone(), id.to_owned(), parts, spec, events)
     }
 }
@@ -209,12 +255,9 @@ fn put_up(spec: &SandboxSpec, namespace: &Network) -> Result<Wire, EngineError> 
     std::thread::scope(|scope| {
         let work = || {
             namespace.enter().map_err(system)?;
-            // The daemon turns IPv6 off where it gives no addresses; the rules are for both families, and the gate speaks both.
-            for device in ["all", "default", "lo"] {
-                let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "0");
-            }
             let proc: OwnedFd = std::fs::File::open("/proc").map_err(|e| EngineError::host("open /proc", e))?.into();
-            wire::install(reach, unplugged, proc.as_fd()).map_err(system)
+            // The daemon turns IPv6 off where it gives no addresses; the rules are for both families, and the gate speaks both.
+            wire::install_beside(reach, unplugged, proc.as_fd()).map_err(system)
         };
         scope.spawn(work).join().map_err(panicked)?
     })
@@ -245,15 +288,23 @@ impl Engine for DockerEngine {
 
     async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {
         files::write_own(&spec)?;
-        let id = self.create_container(&spec).await.inspect_err(|_| files::remove_own(&spec.directory))?;
-        match self.bring_up(&spec, &id, events).await {
+        let mut made = Vec::new();
+        match self.make(&spec, events, &mut made).await {
             Ok(sandbox) => Ok(Arc::new(sandbox)),
             Err(error) => {
-                remove(&self.daemon, &id).await?;
+                // The one that has another's network goes before it.
+                for id in made.iter().rev() {
+                    remove(&self.daemon, id).await?;
+                }
                 files::remove_own(&spec.directory);
+                sidecar::remove_own(&spec.directory);
                 Err(error)
             }
         }
+    }
+
+    fn brings_gate(&self) -> bool {
+        self.sidecar.is_some()
     }
 
     fn present(&self) -> Vec<SandboxId> {

@@ -17,6 +17,7 @@ mod files;
 mod image;
 mod refit;
 mod sandbox;
+mod sidecar;
 
 pub use daemon::{Daemon, Facts};
 pub use engine::DockerEngine;

@@ -4,6 +4,7 @@ use crate::container::every_capability;
 use crate::daemon::Daemon;
 use crate::engine::remove;
 use crate::files;
+use crate::sidecar;
 use async_trait::async_trait;
 use bollard::query_parameters::InspectContainerOptions;
 use cofferdam_engine::{
@@ -44,12 +45,15 @@ pub struct Parts {
     pub ids: Ids,
     /// Its groups.
     pub cgroup: Cgroup,
+    /// The container of its gate, if that is beside it.
+    pub beside: Option<String>,
 }
 
 /// A live or ended container.
 pub struct DockerSandbox {
     daemon: Daemon,
     id: String,
+    beside: Option<String>,
     directory: PathBuf,
     processes: Arc<Processes>,
     root: OwnedFd,
@@ -74,17 +78,22 @@ impl DockerSandbox {
         spec: &SandboxSpec,
         events: UnboundedSender<EngineEvent>,
     ) -> Result<Self, EngineError> {
-        let Parts { control, pidfd, wire, namespace, root, ids, cgroup } = parts;
+        let Parts { control, pidfd, wire, namespace, root, ids, cgroup, beside } = parts;
         let refused = Arc::new(Refused::new(events));
         let gated = matches!(spec.wiring, Wiring::Gate { .. });
         let (resolver, kept) = if gated { (None, Some(wire.resolver)) } else { (Some(wire.resolver), None) };
         let network = serve(resolver, wire.refusals, &refused).map_err(|e| EngineError::host("serve the sandbox's resolver", e))?;
         let pid_one = PidOne::connect(control, Vec::new()).map_err(|e| EngineError::host("connect to pid 1", e))?;
         let every = spec.unplugged.contains(&UnpluggedControl::Capabilities);
-        let of_root = if every { every_capability() } else { capability::ROOT };
+        let of_root = match (every, &beside) {
+            (true, _) => every_capability(),
+            (false, Some(_)) => sidecar::ROOT,
+            (false, None) => capability::ROOT,
+        };
         Ok(Self {
             daemon,
             id,
+            beside,
             directory: spec.directory.clone(),
             processes: Arc::new(Processes::new(pid_one, pidfd, cgroup, ids.clone(), &spec.limits, of_root)),
             root,
@@ -218,14 +227,17 @@ impl Sandbox for DockerSandbox {
         for task in &self.network {
             task.abort();
         }
-        match remove(&self.daemon, &self.id).await {
-            // The daemon is away. Everything in the container has ended; the sweep finds what the daemon still knows of it.
-            Err(EngineError::Host { .. }) if !self.daemon.answers().await => {}
-            other => {
-                other?;
+        for id in [Some(&self.id), self.beside.as_ref()].into_iter().flatten() {
+            match remove(&self.daemon, id).await {
+                // The daemon is away. Everything in the container has ended; the sweep finds what the daemon still knows of it.
+                Err(EngineError::Host { .. }) if !self.daemon.answers().await => {}
+                other => {
+                    other?;
+                }
             }
         }
         files::remove_own(&self.directory);
+        sidecar::remove_own(&self.directory);
         *self.deleted.lock().unwrap_or_else(PoisonError::into_inner) = true;
         Ok(())
     }

@@ -20,14 +20,14 @@ pub const fn reach(spec: &SandboxSpec) -> Reach {
     }
 }
 
-/// The gate serves the sandbox before anything runs in it.
-pub fn hand_to_gate(spec: &SandboxSpec, wire: &mut Wire) -> Result<(), EngineError> {
+/// The gate serves the sandbox before anything runs in it. `gate`: one of its own.
+pub fn hand_to_gate(spec: &SandboxSpec, wire: &mut Wire, gate: Option<OwnedFd>) -> Result<(), EngineError> {
     let (Wiring::Gate { take, .. }, Some(listeners)) = (&spec.wiring, wire.listeners.take()) else { return Ok(()) };
     let failed = |source| EngineError::host("connect the sandbox to the gate", source);
     // The engine keeps its own resolver socket: it answers nothing, and holds the port.
     let dns_udp = wire.resolver.try_clone().map_err(failed)?.into();
     let Listeners { tcp_v4, tcp_v6, dns_tcp } = listeners;
-    take(GateSockets { dns_udp, dns_tcp, tcp_v4, tcp_v6 }).map_err(failed)
+    take(GateSockets { dns_udp, dns_tcp, tcp_v4, tcp_v6, gate }).map_err(failed)
 }
 
 /// A stream connected to a port that something inside listens at.

@@ -252,7 +252,7 @@ struct Made {
 }
 
 fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: MadeNetwork) -> Result<Made, EngineError> {
-    wiring::hand_to_gate(spec, &mut network.wire)?;
+    wiring::hand_to_gate(spec, &mut network.wire, None)?;
     let (control, child_control) = channel::pair().map_err(system)?;
     let entrances = parts.cgroup.entrances()?;
     let lease = parts.lease.fd.as_fd();

@@ -53,6 +53,11 @@ pub trait Engine: Send + Sync {
     /// What this engine can do here. Cheap; asks the host, not a version.
     fn capabilities(&self) -> Capabilities;
 
+    /// Whether a gated sandbox comes with a gate of its own, which is handed over with its sockets.
+    fn brings_gate(&self) -> bool {
+        false
+    }
+
     /// Makes a sandbox with nothing running in it. After an error nothing of it is left. Refusals of the network and
     /// the like go to `events` as they happen.
     async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError>;

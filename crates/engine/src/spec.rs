@@ -69,6 +69,8 @@ pub struct GateSockets {
     pub tcp_v4: OwnedFd,
     /// The same over IPv6.
     pub tcp_v6: OwnedFd,
+    /// A connection to the gate that serves this sandbox and no other ([`Engine::brings_gate`](crate::Engine::brings_gate)).
+    pub gate: Option<OwnedFd>,
 }
 
 impl std::fmt::Debug for Wiring {

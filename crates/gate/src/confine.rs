@@ -21,20 +21,30 @@ const READABLE: &[&str] = &[
     "/var/lib/ca-certificates",
 ];
 
-/// Files: only what resolving names needs, for reading. System calls: those of the gate's table. With `user`, that user and no other.
-/// Everything that is opened later by path has to be among the files. Call it while the process has one thread.
-pub fn confine(user: Option<u32>) -> io::Result<()> {
-    let error = |error: cofferdam_sys::Error| io::Error::new(error.source.kind(), error.to_string());
+/// Files: only what resolving names needs and `more`, for reading. System calls: those of the gate's table. With `user`, that user and no other.
+/// Everything that is opened later by path has to be among the files. Call it while the process has one thread, or when every other has
+/// [given up](give_up) its rights.
+pub fn confine(user: Option<u32>, more: Option<&Path>) -> io::Result<()> {
+    give_up(user, more)?;
+    confine::filter(&filter()?).map_err(of_system)
+}
+
+fn of_system(error: cofferdam_sys::Error) -> io::Error {
+    io::Error::new(error.source.kind(), error.to_string())
+}
+
+/// All of it but the system calls, for the calling thread.
+pub fn give_up(user: Option<u32>, more: Option<&Path>) -> io::Result<()> {
     // A resolv.conf is often a link to one that changes: the directory it is in.
     let resolver = std::fs::canonicalize("/etc/resolv.conf").ok().and_then(|path| path.parent().map(Path::to_owned));
     let resolver = resolver.filter(|directory| directory != Path::new("/etc"));
-    let readable: Vec<PathBuf> = READABLE.iter().map(PathBuf::from).chain(resolver).collect();
-    process::become_unprivileged(user).map_err(error)?;
+    let readable: Vec<PathBuf> = READABLE.iter().map(PathBuf::from).chain(resolver).chain(more.map(Path::to_owned)).collect();
+    process::become_unprivileged(user).map_err(of_system)?;
     if let Some(version) = process::landlock_version() {
         let readable: Vec<&Path> = readable.iter().map(PathBuf::as_path).collect();
-        confine::read_only_below(&readable, version).map_err(error)?;
+        confine::read_only_below(&readable, version).map_err(of_system)?;
     }
-    confine::filter(&filter()?).map_err(error)
+    Ok(())
 }
 
 fn filter() -> io::Result<Vec<Instruction>> {

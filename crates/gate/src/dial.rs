@@ -4,6 +4,7 @@ use crate::protocol::Outside;
 use crate::resolver::{Asker, Resolver};
 use crate::upstream::Upstream;
 use cofferdam_policy::egress::{AddressClass, HOST_LOOPBACK, HostName, Permit, Policy};
+use cofferdam_sys::netlink;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -45,13 +46,15 @@ pub struct WayOut {
     pub upstream: Option<Upstream>,
     /// Who is asked for names in place of the host's resolver.
     pub asker: Option<Arc<Asker>>,
+    /// The host's addresses, where this gate's network is another than the host's.
+    pub host: Option<Vec<IpAddr>>,
 }
 
 impl WayOut {
     /// As the host is set up. Sandboxes with the same name servers share what is known of them.
     pub fn new(dialer: &Arc<Dialer>, outside: Outside) -> io::Result<Self> {
         let asker = outside.resolver.map(|settings| dialer.asker(settings)).transpose()?;
-        Ok(Self { dialer: Arc::clone(dialer), upstream: outside.upstream, asker })
+        Ok(Self { dialer: Arc::clone(dialer), upstream: outside.upstream, asker, host: outside.host })
     }
 }
 
@@ -59,6 +62,9 @@ impl Dialer {
     /// Connects to an allowed name; `turns` are those of the sandbox at resolving.
     pub async fn to_name(&self, way: Way<'_>, name: &HostName, port: u16, turns: &Semaphore) -> Result<TcpStream, DialError> {
         if name.as_str() == HOST_LOOPBACK {
+            if way.host.is_some() {
+                return Err(DialError::Denied("a sidecar has no way to this host's loopback".into()));
+            }
             // Only a rule that names it leads here.
             return connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await;
         }
@@ -140,11 +146,13 @@ pub struct Way<'a> {
     pub upstream: Option<&'a Upstream>,
     /// Who is asked for names in place of the host's resolver.
     pub asker: Option<&'a Asker>,
+    /// The host's addresses, where this gate's network is another than the host's.
+    pub host: Option<&'a [IpAddr]>,
 }
 
 /// Connects to an allowed address.
 pub async fn to_address(way: Way<'_>, address: IpAddr, port: u16) -> Result<TcpStream, DialError> {
-    may_dial(way.policy, way.permit, address, port)?;
+    may_dial(way, address, port)?;
     let target = SocketAddr::from((address, port));
     match way.upstream {
         // What is in the host's own network is reached without it, as everywhere.
@@ -157,12 +165,30 @@ async fn through(upstream: &Upstream, target: &str) -> Result<TcpStream, DialErr
     upstream.connect(target).await.map_err(|error| DialError::Failed(format!("{target}: {error}")))
 }
 
-fn may_dial(policy: &Policy, permit: &Permit, address: IpAddr, port: u16) -> Result<(), DialError> {
-    policy.may_dial(permit, address, port).map_err(|denial| DialError::Denied(denial.reason))?;
-    if is_of_this_host(address) {
+fn may_dial(way: Way<'_>, address: IpAddr, port: u16) -> Result<(), DialError> {
+    way.policy.may_dial(way.permit, address, port).map_err(|denial| DialError::Denied(denial.reason))?;
+    if is_of_this_host(address) || way.host.is_some_and(|host| host.contains(&address)) {
         return Err(DialError::Denied(format!("{address} is an address of this host")));
     }
     Ok(())
+}
+
+/// Every address of this host's links, for a gate that has a network of its own.
+pub fn addresses_of_this_host() -> cofferdam_sys::Result<Vec<IpAddr>> {
+    const RTM_NEWADDR: u16 = 20;
+    const RTM_GETADDR: u16 = 22;
+    const HEAD_BYTES: usize = 8;
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    let found = netlink::dump(netlink::open(netlink::ROUTE)?, RTM_GETADDR, RTM_NEWADDR, &[0; HEAD_BYTES])?;
+    let read = |address: &Vec<u8>| {
+        let value =
+            |wanted| netlink::attributes(address.get(HEAD_BYTES..)?).find(|(kind, _)| *kind == wanted).map(|(_, value)| value.to_vec());
+        // Of a link with two ends the first is the other end's.
+        let bytes = value(IFA_LOCAL).or_else(|| value(IFA_ADDRESS))?;
+        <[u8; 4]>::try_from(&bytes[..]).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(&bytes[..]).map(IpAddr::from)).ok()
+    };
+    Ok(found.iter().filter_map(read).collect())
 }
 
 /// Only an address of this host can be bound to.
@@ -187,5 +213,7 @@ mod tests {
     fn own_addresses_are_known() {
         assert!(is_of_this_host(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         assert!(!is_of_this_host("192.0.2.1".parse().expect("an address")));
+        let listed = addresses_of_this_host().expect("listed");
+        assert!(listed.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)) && listed.iter().all(|address| is_of_this_host(*address)), "{listed:?}");
     }
 }

@@ -27,7 +27,9 @@ pub mod requests;
 pub mod resolver;
 mod sandbox;
 pub mod server;
+pub mod sidecar;
 pub mod upstream;
 pub mod wire;
 
+pub use dial::addresses_of_this_host;
 pub use ledger::Decision;

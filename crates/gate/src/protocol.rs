@@ -5,6 +5,7 @@ use crate::resolver::Resolver;
 use crate::upstream::Upstream;
 use cofferdam_policy::egress::Policy;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// Version of the messages; part of the socket's name, so that a new gate can start beside an old one.
 pub const VERSION: u32 = 2;
@@ -18,6 +19,9 @@ pub struct Outside {
     pub upstream: Option<Upstream>,
     /// Who is asked for names, if not the host's own resolver.
     pub resolver: Option<Resolver>,
+    /// For a gate whose network is not the host's (a sidecar): the host's own addresses, which it could not know.
+    #[serde(default)]
+    pub host: Option<Vec<IpAddr>>,
 }
 
 /// From a supervisor.
@@ -39,6 +43,11 @@ pub enum Request {
     },
     /// Write down what is counted.
     Flush,
+    /// Say whether it is there.
+    Health,
+    /// Of a sidecar: hand out the sockets of the network that it has set up. Descriptors of the answer, in this order: DNS over UDP, DNS over TCP, IPv4
+    /// listener, IPv6 listener, refused packets.
+    Sockets,
 }
 
 /// From the gate.

@@ -13,6 +13,7 @@ use crate::ledger::{Decision, Ledger, Verdict};
 use crate::names::{Names, is_synthetic};
 use crate::relay;
 use crate::requests::Requests;
+use crate::wire::Refusal;
 use cofferdam_policy::egress::{Denial, HostName, Policy, Protocol};
 use std::collections::HashMap;
 use std::fs::File;
@@ -133,6 +134,17 @@ impl Sandbox {
             stays
         });
         (generation, closed)
+    }
+
+    /// Puts on record what the kernel has refused.
+    pub fn refused(&self, refusal: &Refusal) {
+        let protocol = match refusal.protocol {
+            6 => "tcp",
+            17 => "udp",
+            1 | 58 => "icmp",
+            _ => "ip",
+        };
+        self.state.deny(&Destination::Address(refusal.destination), refusal.port, protocol, None, "refused by the rules of its network");
     }
 
     /// Writes down what is counted.
@@ -411,7 +423,8 @@ async fn open(state: &State, client: &mut TcpStream, to: &Destination, port: u16
         Decision { verdict: Verdict::Allowed, host: to.text(), port, protocol: protocol.to_owned(), rule: rule.clone(), reason: None };
     // What cannot be put on record is not allowed.
     lock(&state.ledger).record(allowed).ok()?;
-    let way = Way { policy: &policy, permit: &permit, upstream: state.out.upstream.as_ref(), asker: state.out.asker.as_deref() };
+    let WayOut { upstream, asker, host, .. } = &state.out;
+    let way = Way { policy: &policy, permit: &permit, upstream: upstream.as_ref(), asker: asker.as_deref(), host: host.as_deref() };
     let dialled = match to {
         Destination::Name(name) => state.out.dialer.to_name(way, name, port, &state.resolving).await,
         Destination::Address(address) => dial::to_address(way, *address, port).await,

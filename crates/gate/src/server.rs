@@ -4,11 +4,12 @@
 use crate::dial::{Dialer, WayOut};
 use crate::protocol::{MOST_BYTES, Reply, Request};
 use crate::sandbox::{Sandbox, Sockets};
+use crate::wire::{Listeners, Wire};
 use cofferdam_sys::{channel, readiness};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,8 +34,9 @@ pub fn bind_at(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Serves until no sandbox has been registered for `idle`. The calling process may only be entered by its own user: the
-/// socket's directory sees to that.
-pub async fn run(listener: OwnedFd, idle: Duration) -> io::Result<()> {
+/// socket's directory sees to that. `lent`: of a sidecar, what it hands out.
+pub async fn run(listener: OwnedFd, idle: Duration, lent: Option<Wire>) -> io::Result<()> {
+    let lent = lent.map(Arc::new);
     let listener = readiness::register(listener)?;
     let dialer = Arc::new(Dialer::default());
     let registered = Arc::new(AtomicUsize::new(0));
@@ -44,10 +46,10 @@ pub async fn run(listener: OwnedFd, idle: Duration) -> io::Result<()> {
             ready = listener.readable() => {
                 match ready?.try_io(|fd| Ok(accept_with(fd.get_ref(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)) {
                     Ok(Ok(connection)) => {
-                        let (dialer, registered) = (Arc::clone(&dialer), Arc::clone(&registered));
+                        let (dialer, registered, lent) = (Arc::clone(&dialer), Arc::clone(&registered), lent.clone());
                         registered.fetch_add(1, Ordering::SeqCst);
                         tokio::spawn(async move {
-                            let _ = converse(connection, dialer).await;
+                            let _ = converse(connection, dialer, lent.as_deref()).await;
                             registered.fetch_sub(1, Ordering::SeqCst);
                         });
                     }
@@ -66,17 +68,24 @@ pub async fn run(listener: OwnedFd, idle: Duration) -> io::Result<()> {
 }
 
 /// One supervisor: its sandbox is served until it hangs up.
-async fn converse(connection: OwnedFd, dialer: Arc<Dialer>) -> io::Result<()> {
+async fn converse(connection: OwnedFd, dialer: Arc<Dialer>, lent: Option<&Wire>) -> io::Result<()> {
     let connection = readiness::register(connection)?;
     let mut sandbox: Option<Sandbox> = None;
     while let Some((bytes, fds)) = receive(&connection).await? {
-        let reply = match serde_json::from_slice::<Request>(&bytes) {
-            Ok(request) => obey(&mut sandbox, request, fds, &dialer),
-            Err(error) => Reply::Refused { why: error.to_string() },
+        let (reply, fds) = match (serde_json::from_slice::<Request>(&bytes), lent) {
+            (Ok(Request::Sockets), Some(lent)) => (Reply::Done { generation: 0, closed: 0 }, sockets(lent)),
+            (Ok(request), _) => (obey(&mut sandbox, request, fds, &dialer), Vec::new()),
+            (Err(error), _) => (Reply::Refused { why: error.to_string() }, Vec::new()),
         };
-        send(&connection, &serde_json::to_vec(&reply)?).await?;
+        send(&connection, &serde_json::to_vec(&reply)?, &fds).await?;
     }
     Ok(())
+}
+
+fn sockets(lent: &Wire) -> Vec<BorrowedFd<'_>> {
+    let listeners =
+        lent.listeners.iter().flat_map(|Listeners { tcp_v4, tcp_v6, dns_tcp }| [dns_tcp.as_fd(), tcp_v4.as_fd(), tcp_v6.as_fd()]);
+    [lent.resolver.as_fd()].into_iter().chain(listeners).chain([lent.refusals.as_fd()]).collect()
 }
 
 fn obey(sandbox: &mut Option<Sandbox>, request: Request, fds: Vec<OwnedFd>, dialer: &Arc<Dialer>) -> Reply {
@@ -105,6 +114,8 @@ fn obey(sandbox: &mut Option<Sandbox>, request: Request, fds: Vec<OwnedFd>, dial
             Ok(()) => Reply::Done { generation: 0, closed: 0 },
             Err(error) => refused(error.to_string()),
         },
+        (Request::Health, _) => Reply::Done { generation: 0, closed: 0 },
+        (Request::Sockets, _) => refused("this gate has no network of its own".into()),
         (Request::Replace { .. } | Request::Flush, None) => refused("no sandbox is registered here".into()),
     }
 }
@@ -127,10 +138,10 @@ async fn receive(connection: &AsyncFd<OwnedFd>) -> io::Result<Option<(Vec<u8>, V
     }
 }
 
-async fn send(connection: &AsyncFd<OwnedFd>, bytes: &[u8]) -> io::Result<()> {
+async fn send(connection: &AsyncFd<OwnedFd>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     loop {
         let mut ready = connection.writable().await?;
-        match ready.try_io(|fd| channel::send(fd.get_ref(), bytes, &[]).map_err(|error| error.source)) {
+        match ready.try_io(|fd| channel::send(fd.get_ref(), bytes, fds).map_err(|error| error.source)) {
             Ok(result) => return result,
             Err(_would_block) => {}
         }

@@ -10,10 +10,10 @@ mod starting;
 
 use crate::data::{DataDir, now};
 use cofferdam_engine::{GateSockets, Wiring};
-use cofferdam_gate::Decision;
 use cofferdam_gate::client::Gate;
 use cofferdam_gate::ledger::{Line, Verdict};
 use cofferdam_gate::protocol::{Outside, Request, VERSION};
+use cofferdam_gate::{Decision, addresses_of_this_host};
 use cofferdam_model::NewEvent;
 use cofferdam_policy::egress::Policy;
 use cofferdam_sys::readiness;
@@ -94,6 +94,8 @@ pub struct Gating {
     data: PathBuf,
     program: PathBuf,
     record: PathBuf,
+    /// Whether the engine brings a gate for this sandbox alone: there is no other.
+    brought: bool,
     followed: Mutex<Option<Followed>>,
     state: Mutex<State>,
 }
@@ -118,20 +120,26 @@ pub struct Seen {
 }
 
 impl Gating {
-    /// Finds the gate, or starts it, before there is anything to serve.
-    pub fn begin(data: &DataDir, directory: &Path, request: GateRequest) -> io::Result<Arc<Self>> {
+    /// Finds the gate, or starts it, before there is anything to serve; unless the engine brings one.
+    pub fn begin(data: &DataDir, directory: &Path, request: GateRequest, brought: bool) -> io::Result<Arc<Self>> {
         let record = directory.join(RECORD);
         File::options().create(true).append(true).open(&record)?;
-        let GateRequest { policy, outside, program, file } = request;
+        let GateRequest { policy, mut outside, program, file } = request;
+        if brought {
+            outside.host = Some(addresses_of_this_host().map_err(|error| error.source)?);
+        }
         let followed = file.map(|source| {
             let now = stamp(&source.path);
             Followed { source, in_force: now, seen: now }
         });
         write_policy(&record, &policy)?;
         let state = State { policy, outside, sockets: None, gate: None, read: 0, decisions: BTreeMap::new(), traffic: (0, 0) };
-        let gating = Self { data: data.path().to_owned(), program, record, followed: Mutex::new(followed), state: Mutex::new(state) };
-        let gate = find_or_start(&gating.data, &gating.program)?;
-        gating.lock().gate = Some(gate);
+        let data = data.path().to_owned();
+        let gating = Self { data, program, record, brought, followed: Mutex::new(followed), state: Mutex::new(state) };
+        if !brought {
+            let gate = find_or_start(&gating.data, &gating.program)?;
+            gating.lock().gate = Some(gate);
+        }
         Ok(Arc::new(gating))
     }
 
@@ -143,8 +151,11 @@ impl Gating {
     pub fn wiring(self: &Arc<Self>) -> Wiring {
         let this = Arc::clone(self);
         let open = self.lock().policy.is_open();
-        let take = move |sockets| {
+        let take = move |mut sockets: GateSockets| {
             let mut state = this.lock();
+            if let Some(gate) = sockets.gate.take() {
+                state.gate = Some(Gate::from(gate));
+            }
             state.sockets = Some(sockets);
             this.register(&mut state)
         };
@@ -157,6 +168,7 @@ impl Gating {
         for _ in 0..TRIES {
             let gate = match state.gate.take() {
                 Some(gate) => gate,
+                None if self.brought => return Err(io::Error::other("its own gate has ended")),
                 None => match find_or_start(&self.data, &self.program) {
                     Ok(gate) => gate,
                     Err(error) if is_gone(&error) => {
@@ -167,7 +179,7 @@ impl Gating {
                     Err(error) => return Err(error),
                 },
             };
-            let Some(GateSockets { dns_udp, dns_tcp, tcp_v4, tcp_v6 }) = &state.sockets else {
+            let Some(GateSockets { dns_udp, dns_tcp, tcp_v4, tcp_v6, .. }) = &state.sockets else {
                 return Err(io::Error::other("the sandbox has no sockets yet"));
             };
             let record = File::options().append(true).open(&self.record)?;

@@ -219,7 +219,7 @@ impl<'a> Supervisor<'a> {
         let mut published = Published::bind(&request.publish).map_err(|source| SupervisorError::Io { what: "publish a port", source })?;
         let gating = match request.gate.take() {
             Some(wanted) => {
-                let begun = Gating::begin(self.data, &directory, wanted);
+                let begun = Gating::begin(self.data, &directory, wanted, self.engine.brings_gate());
                 Some(begun.map_err(|source| SupervisorError::Io { what: "connect to the gate", source })?)
             }
             None => None,

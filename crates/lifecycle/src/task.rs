@@ -16,6 +16,6 @@ mod workspace;
 
 pub use artifacts::{Artifact, CollectError, FILES, collect, manifest};
 pub use attempt::run;
-pub use compose::{RenderError, render};
+pub use compose::{Given, RenderError, render};
 pub use plan::{Agent, Plan, Start, TaskRunError};
 pub use verdict::{Verdict, VerdictError};

@@ -20,8 +20,29 @@ pub struct Config {
     pub resolver: Option<NameServers>,
     /// Where Debian packages of images come from [default: what apt is configured for].
     pub debian: DebianMirrors,
+    /// Of the engine docker.
+    pub docker: Docker,
     /// What things cost.
     pub costs: Costs,
+}
+
+/// Of the engine docker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Docker {
+    /// Where the gate of a sandbox is.
+    pub gate: GatePlace,
+}
+
+/// Where the gate of a sandbox on a daemon is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GatePlace {
+    /// On this host, one for every sandbox: what is allowed leaves from the host's own network.
+    #[default]
+    Host,
+    /// In a container beside each sandbox: what is allowed leaves from the daemon's bridge, under whatever rules the host has for its containers.
+    Sidecar,
 }
 
 /// Name servers.

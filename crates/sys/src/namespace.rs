@@ -20,6 +20,27 @@ impl Network {
         Ok(Self { fd: current()? })
     }
 
+    /// That of the calling thread.
+    pub fn current() -> Result<Self> {
+        Ok(Self { fd: current()? })
+    }
+
+    /// That in which a socket was made, whoever holds it.
+    pub fn of_socket(socket: impl AsFd) -> Result<Self> {
+        const SIOCGSKNS: libc::Ioctl = 0x894c;
+        // SAFETY: takes no pointers; the descriptor is open.
+        let fd = check(i64::from(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSKNS) }), "ioctl(SIOCGSKNS)")?;
+        // SAFETY: the kernel has just made this descriptor for us.
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd as i32) } })
+    }
+
+    /// Whether they are one.
+    pub fn is(&self, other: &Self) -> Result<bool> {
+        let identity = |network: &Self| rustix::fs::fstat(&network.fd).map_err(|e| Error::new("stat a namespace", e));
+        let (one, other) = (identity(self)?, identity(other)?);
+        Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+    }
+
     /// That of a process.
     pub fn of(pid: u32) -> Result<Self> {
         Ok(Self { fd: of_process(pid, "net")? })

@@ -381,7 +381,13 @@ pub fn import(puller: &Puller<'_>, source: &Path, reference: &Reference) -> Resu
 }
 
 /// An image of one file, which everybody may execute, at `/NAME`.
-pub fn program(puller: &Puller<'_>, file: &Path, name: &str, reference: &Reference) -> Result<crate::content::ImageRecord, LayoutError> {
+pub fn program(
+    puller: &Puller<'_>,
+    file: &Path,
+    name: &str,
+    reference: &Reference,
+    labels: BTreeMap<String, String>,
+) -> Result<crate::content::ImageRecord, LayoutError> {
     let io = |e| LayoutError::Io { path: file.to_owned(), source: e };
     let source = File::open(file).map_err(io)?;
     let size = source.metadata().map_err(io)?.len();
@@ -393,7 +399,7 @@ pub fn program(puller: &Puller<'_>, file: &Path, name: &str, reference: &Referen
         created: None,
         platform: Platform::here(),
         layers,
-        config: RunConfig::default(),
+        config: RunConfig { labels, ..RunConfig::default() },
         history: Vec::new(),
         verified: Verification::local(Rule::Loaded, format!("made of the program {name}"), puller.now),
     };

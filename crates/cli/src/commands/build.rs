@@ -20,7 +20,7 @@ use cofferdam_trust::content::{ImageRecord, sha256};
 use cofferdam_trust::debian::Archive;
 use cofferdam_trust::dockerfile::{Dockerfile, Instruction, Variables};
 use cofferdam_trust::inventory;
-use cofferdam_trust::pack::{self, EPOCH};
+use cofferdam_trust::pack::EPOCH;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -53,7 +53,9 @@ pub fn run(global: Global, arguments: &BuildArgs) -> Result<ExitCode, Failure> {
     let base = |reference: &Reference| {
         let record = match (reference.to_string().as_str(), &*described.borrow()) {
             (BASE, Some(record)) => ImageRecord::clone(record),
-            (PROGRAM, Some(_)) => own_program(&images).map_err(|failure| failure.message())?,
+            (PROGRAM, Some(_)) => {
+                images.own_program(&program_name().map_err(|failure| failure.message())?).map_err(|failure| failure.message())?
+            }
             _ => images.find(reference).map(|(record, _)| record).map_err(|failure| failure.message())?,
         };
         used.borrow_mut().push((record.reference.clone(), record.digest.clone()));
@@ -180,11 +182,6 @@ fn attest(
 
 fn program_name() -> Result<Reference, Failure> {
     "localhost/cofferdam:program".parse().map_err(|error| Failure::usage(format!("{error}")))
-}
-
-/// This program, as an image that a Dockerfile copies it from.
-fn own_program(images: &Images) -> Result<ImageRecord, Failure> {
-    Ok(pack::program(&images.puller(), Path::new("/proc/self/exe"), "cofferdam", &program_name()?)?)
 }
 
 fn limits(arguments: &BuildArgs) -> Limits {

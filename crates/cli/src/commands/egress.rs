@@ -102,7 +102,7 @@ pub fn compile_task(name: &str, text: &str) -> Result<Policy, Failure> {
 
 /// How this host reaches what is outside: the proxy that the environment names, and the name servers of the operator's configuration.
 fn outside() -> Result<Outside, Failure> {
-    Ok(Outside { upstream: upstream()?, resolver: config::resolver(&config::load()?)? })
+    Ok(Outside { upstream: upstream()?, resolver: config::resolver(&config::load()?)?, host: None })
 }
 
 /// The proxy that this host's environment names.

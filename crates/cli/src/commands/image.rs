@@ -3,7 +3,7 @@
 use crate::args::{Global, ImageVerb, ImportArgs, LoadArgs, PullArgs, SbomFormat, TrustArgs, VerifyArgs};
 use crate::commands::{build, lock};
 use crate::context::Context;
-use crate::engines::EngineName;
+use crate::engines::{EngineName, GATE_IMAGE};
 use crate::exit::{FAILED, Failure};
 use crate::images::{Images, content};
 use crate::output::{age, one, size, table};
@@ -161,7 +161,8 @@ fn give_to_engine(context: &Context, name: &str, engine: EngineName) -> Result<E
         return Err(Failure::usage(format!("--engine {}: it has no store of its own; docker has", engine.text())));
     }
     let reference: Reference = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
-    let record = known(&context.global, &reference)?;
+    // That of the gate is made of this program when it is asked for.
+    let record = if name == GATE_IMAGE { context.gate_image()? } else { known(&context.global, &reference)? };
     let docker = context.docker(&std::env::var("DOCKER_HOST").unwrap_or_default())?;
     let given = context.runtime.block_on(docker.daemon().load(&content(&context.global), &record))?;
     let said = if given { "given" } else { "there already" };

@@ -93,13 +93,7 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
         Verb::Policy(verb) => policy::run(global, &verb),
         Verb::SshConfig { sandboxes } => ssh::config(global, &sandboxes),
         Verb::SshProxy(arguments) => ssh::proxy(global, &arguments.sandbox).map_err(Failure::while_running),
-        Verb::Gate { attempts } => {
-            if attempts {
-                gate::attempt()
-            } else {
-                gate::run(&global)
-            }
-        }
+        Verb::Gate(arguments) => gate::run(&global, &arguments),
         Verb::Monitor(arguments) => monitor::run(global, *arguments, ahead),
     }
 }

@@ -38,6 +38,15 @@ pub enum Reach {
     OpenGate,
 }
 
+/// Whose namespace it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Ours, with nothing in it.
+    Own,
+    /// A container's, in which a daemon may have put things.
+    Container,
+}
+
 /// What to leave out, so that tests can show that they notice.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unplugged {
@@ -49,6 +58,22 @@ pub struct Unplugged {
 /// log. Call it in a namespace that no workload has entered. `proc` is the root of a proc file system. Nothing is left half
 /// done that matters: on an error the namespace must be dropped.
 pub fn install(reach: Reach, unplugged: Unplugged, proc: BorrowedFd<'_>) -> Result<Wire> {
+    install_in(Place::Own, reach, unplugged, proc)
+}
+
+/// The same in a container's namespace that others have set up: both families are on, and the resolver that a daemon put into it is not reached.
+pub fn install_beside(reach: Reach, unplugged: Unplugged, proc: BorrowedFd<'_>) -> Result<Wire> {
+    for device in ["all", "default", "lo"] {
+        let path = format!("sys/net/ipv6/conf/{device}/disable_ipv6");
+        // A kernel without the protocol has nothing to turn on.
+        if let Ok(file) = rustix::fs::openat(proc, &path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+            rustix::io::write(file, b"0").map_err(|e| Error::new(format!("write /proc/{path}"), e))?;
+        }
+    }
+    install_in(Place::Container, reach, unplugged, proc)
+}
+
+fn install_in(place: Place, reach: Reach, unplugged: Unplugged, proc: BorrowedFd<'_>) -> Result<Wire> {
     link::set_up()?;
     let netfilter = netlink::open(netlink::NETFILTER)?;
     if !unplugged.rules {
@@ -58,15 +83,15 @@ pub fn install(reach: Reach, unplugged: Unplugged, proc: BorrowedFd<'_>) -> Resu
                 netlink::transact(&netfilter, batch, acknowledgements)?;
             }
             Reach::Gate | Reach::OpenGate => {
-                let (batch, acknowledgements) = rules::gated(reach == Reach::OpenGate);
+                let (batch, acknowledgements) = rules::gated(reach == Reach::OpenGate, place);
                 netlink::transact(&netfilter, &batch, acknowledgements)?;
             }
         }
     }
     refusals::subscribe(&netfilter)?;
+    allow_low_ports(proc)?;
     let resolver = UdpSocket::bind(SocketAddr::from((RESOLVER, 53))).map_err(|e| Error::new("bind the resolver's address", e))?;
     resolver.set_nonblocking(true).map_err(|e| Error::new("fcntl(O_NONBLOCK)", e))?;
-    allow_low_ports(proc)?;
     let listeners = if reach == Reach::Nothing { None } else { Some(Listeners::open()?) };
     Ok(Wire { resolver, listeners, refusals: netfilter })
 }

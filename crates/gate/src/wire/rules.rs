@@ -30,6 +30,7 @@
 //! Nothing is tracked. The listener's own port cannot be dialled. A packet that a workload sends from a synthetic address passes the
 //! output hook, and still has nowhere to go but the loopback device.
 
+use super::Place;
 use super::nft::{Batch, Header, Hook, Rest, Rule};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::OnceLock;
@@ -46,6 +47,9 @@ pub const SYNTHETIC_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xcafe, 0, 0, 0, 0, 0, 
 pub const LOG_GROUP: u16 = 7;
 /// Bytes of a refused packet that are kept: both IP headers with ports.
 pub const LOG_BYTES: u32 = 96;
+
+/// Where Docker puts a resolver of its own into a container's network.
+const EMBEDDED_RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 const PREROUTING: Hook = Hook { number: 0, priority: -150 };
 const OUTPUT: Hook = Hook { number: 3, priority: 0 };
@@ -79,7 +83,7 @@ pub fn isolated() -> (&'static [u8], usize) {
 }
 
 /// The same with a gate: bytes and acknowledgements. `open`: TCP to every address goes to the gate.
-pub fn gated(open: bool) -> (Vec<u8>, usize) {
+pub fn gated(open: bool, place: Place) -> (Vec<u8>, usize) {
     let mut batch = Batch::new("wire");
     batch.chain("in", PREROUTING, Rest::Accept);
     let resolver = Rule::default().protocol_family(IPV4).field(Header::Network, IPV4_DESTINATION, &RESOLVER.octets());
@@ -90,6 +94,10 @@ pub fn gated(open: bool) -> (Vec<u8>, usize) {
     }
     batch.chain("out", OUTPUT, Rest::Drop);
     let mut rules = vec![own_refusals()];
+    if place == Place::Container {
+        let logged = embedded_resolver().limit(20, 50).log(LOG_GROUP, LOG_BYTES);
+        rules.extend([logged, embedded_resolver().transport(TCP).reset(), embedded_resolver().prohibit()]);
+    }
     for family in [IPV4, IPV6] {
         // What the gate answers comes from the address that was dialled.
         rules.push(synthetic(family, Side::Source).accept());
@@ -135,6 +143,11 @@ fn elsewhere(family: u8) -> Rule {
         return rule.field_not(Header::Network, IPV4_DESTINATION, &[127]);
     }
     rule.field_not(Header::Network, IPV6_DESTINATION, &LOOPBACK_V6)
+}
+
+/// Docker's resolver asks whoever the daemon asks, for any name.
+fn embedded_resolver() -> Rule {
+    Rule::default().protocol_family(IPV4).field(Header::Network, IPV4_DESTINATION, &EMBEDDED_RESOLVER.octets())
 }
 
 fn own_refusals() -> Rule {

@@ -116,7 +116,7 @@ impl Builder<'_> {
         };
         let (unpacked, installed) = (name("unpacked")?, name("installed")?);
         self.base_image(build, &lower, unpacked.clone(), false)?;
-        let made = self.install(build, packages, &unpacked, &installed).await;
+        let made = Box::pin(self.install(build, packages, &unpacked, &installed)).await;
         let upper = made.as_ref().ok().and_then(|record| record.layers.last().cloned());
         way.extend(made.iter().flat_map(|record| record.layers.clone()));
         content.remove_record(&unpacked)?;

@@ -3,7 +3,8 @@
 //! ```text
 //! workspace (root; copies src in) ─▶ services ─▶ agent ─▶ result (root; copies what it left, and the tests) ─▶ services ─▶ verifier
 //! ```
-//! `workspace` and `result` hold what lies in memory, and the network that their services share, until the project is taken down.
+//! `workspace` and `result` hold what lies in memory, and the network that their services share, until the project is taken down. Where a part has
+//! a network, a gate stands before them: it sets that network up, and all of them share it.
 //! A pure function of the plan, but for whether there is a directory `solution`.
 
 mod file;
@@ -13,15 +14,20 @@ use super::own::agent_command;
 use super::plan::{Plan, Start, TaskRunError};
 use super::step::{Mode, SERVICES, environment};
 use super::workspace::{self, WORKSPACE};
+use cofferdam_gate::wire::RESOLVER;
+use cofferdam_model::Span;
 use cofferdam_model::task::{During, Form, Ready, Service};
-use cofferdam_model::{NetworkLevel, Span};
-use cofferdam_policy::seccomp;
+use cofferdam_policy::egress::{HOST_LOOPBACK, HostPattern, Policy, Rule, Target};
+use cofferdam_policy::{capability, seccomp};
 use cofferdam_trust::{Origin, User, UserError};
-use file::{Condition, Container, Health, Project, Volume, escape};
+use file::{Condition, Container, GATE_POLICY, GATE_SOCKET, Health, Project, Volume, escape};
 use std::collections::BTreeMap;
 
 /// Beside the compose file: the system calls that are allowed.
 pub const SECCOMP: &str = "seccomp.json";
+/// In the directory of a gate.
+const POLICY: &str = "policy.yaml";
+const RESOLV_CONF: &str = "resolv.conf";
 const SYNTH: &str = "/workspace/.synth";
 const LOGS_BYTES: u64 = 256 << 20;
 const SMALL_BYTES: u64 = 16 << 20;
@@ -29,13 +35,11 @@ const SMALL_BYTES: u64 = 16 << 20;
 /// A task that a compose file cannot say.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
-    /// It has a network.
-    #[error("task {task}: network {level}: a compose file has no gate, so only isolated tasks can be rendered")]
-    Network {
+    /// It reaches the host's own loopback.
+    #[error("task {task}: it may reach {HOST_LOOPBACK}, and a gate in a container has no way to this host's loopback")]
+    HostLoopback {
         /// The task.
         task: String,
-        /// Its level.
-        level: NetworkLevel,
     },
     /// It starts from this host's own files.
     #[error("task {task}: image {image}: a daemon starts from images, not from this host's files")]
@@ -62,36 +66,56 @@ pub enum RenderError {
     Form(String),
 }
 
-/// The files of a rendered task, by their names. `most_files`: how many open files the daemon can give to a process.
-pub fn render(plan: &Plan, most_files: u64) -> Result<BTreeMap<&'static str, String>, RenderError> {
+/// What a host has for a rendered task.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// How many open files the daemon can give to a process.
+    pub most_files: u64,
+    /// Name and digest of this program as an image, for tasks with a network.
+    pub gate: Option<(&'a str, &'a str)>,
+}
+
+/// The files of a rendered task, by their names.
+pub fn render(plan: &Plan, given: Given<'_>) -> Result<BTreeMap<String, String>, RenderError> {
     let task = || plan.task.id.to_string();
     if plan.task.form != Form::Workspace {
         return Err(RenderError::Harbor { task: task() });
     }
-    for level in [plan.task.network, plan.task.verify.network] {
-        if level != NetworkLevel::Isolated {
-            return Err(RenderError::Network { task: task(), level });
+    let rendering = Rendering { plan, given };
+    let mut files = BTreeMap::new();
+    for mode in [Mode::Execution, Mode::Verification] {
+        let Some(policy) = rendering.policy(mode) else { continue };
+        let inside = |rule: &Rule| matches!(&rule.target, Target::Host(HostPattern::Exact(name)) if name.as_str() == HOST_LOOPBACK);
+        if policy.rules().iter().any(inside) {
+            return Err(RenderError::HostLoopback { task: task() });
         }
+        let text = policy.to_file().ok_or_else(|| RenderError::Form("a policy that allows nothing".into()))?;
+        files.insert(format!("{}/{POLICY}", names(mode).gate), text);
+        files.insert(format!("{}/{RESOLV_CONF}", names(mode).gate), format!("nameserver {RESOLVER}\noptions edns0\n"));
     }
-    let project = Rendering { plan, most_files }.project()?;
+    let project = rendering.project()?;
     let text = cofferdam_model::yaml::write(&project).map_err(|error| RenderError::Form(error.to_string()))?;
     let calls = seccomp::parse(seccomp::TABLE).map_err(|error| RenderError::Form(error.to_string()))?;
-    let mut head = format!("{}\n", scripts::HEAD.replace("IMAGE", &plan.image_name.to_string()).replace("TASK", plan.task.id.as_str()));
+    let gate = given.gate.filter(|_| !files.is_empty()).map_or_else(String::new, |(name, _)| scripts::HEAD_OF_GATE.replace("GATE", name));
+    let image = plan.image_name.to_string();
+    let mut head = format!("{}\n", scripts::HEAD.replace("GATE\n", &gate).replace("IMAGE", &image).replace("TASK", plan.task.id.as_str()));
     let secrets: Vec<&str> = project.secrets().into_iter().collect();
     if !secrets.is_empty() {
         head =
             format!("{head}# From the environment of whoever brings it up, as its name says that it is a secret: {}\n", secrets.join(", "));
     }
-    Ok(BTreeMap::from([("compose.yaml", head + &text), (SECCOMP, seccomp::profile(&calls))]))
+    files.extend([("compose.yaml".to_owned(), head + &text), (SECCOMP.to_owned(), seccomp::profile(&calls))]);
+    Ok(files)
 }
 
 struct Rendering<'a> {
     plan: &'a Plan,
-    most_files: u64,
+    given: Given<'a>,
 }
 
 /// Names of a sandbox's parts in the file.
 struct Names {
+    gate: &'static str,
     holder: &'static str,
     main: &'static str,
     services: &'static str,
@@ -100,9 +124,9 @@ struct Names {
 
 const fn names(mode: Mode) -> Names {
     match mode {
-        Mode::Execution => Names { holder: "workspace", main: "agent", services: "services", suffix: "" },
+        Mode::Execution => Names { gate: "gate", holder: "workspace", main: "agent", services: "services", suffix: "" },
         Mode::Verification | Mode::Sanity => {
-            Names { holder: "result", main: "verifier", services: "verifier-services", suffix: "-verifying" }
+            Names { gate: "verifier-gate", holder: "result", main: "verifier", services: "verifier-services", suffix: "-verifying" }
         }
     }
 }
@@ -122,6 +146,9 @@ impl Rendering<'_> {
         }
         for mode in [Mode::Execution, Mode::Verification] {
             let names = names(mode);
+            if self.policy(mode).is_some() {
+                project.services.insert(names.gate.to_owned(), self.gate(mode)?);
+            }
             project.services.insert(names.holder.to_owned(), self.holder(mode)?);
             let mut before = (names.holder.to_owned(), Condition::Healthy);
             for service in self.services(mode) {
@@ -132,12 +159,45 @@ impl Rendering<'_> {
                 before = (name, if service.ready.is_some() { Condition::Healthy } else { Condition::Started });
             }
             project.services.insert(names.main.to_owned(), self.main(mode, &before)?);
+            if self.policy(mode).is_some() {
+                project.share_network(names.gate, &format!("./{}/{RESOLV_CONF}", names.gate));
+            }
         }
         Ok(project)
     }
 
     fn start(&self, mode: Mode) -> &Start {
         self.plan.start(mode)
+    }
+
+    /// What a part may reach, if it has a network.
+    fn policy(&self, mode: Mode) -> Option<&Policy> {
+        self.start(mode).gate.as_ref().map(|gate| &gate.policy)
+    }
+
+    /// The gate of a part. Nobody who shares its network may become somebody else.
+    fn gate(&self, mode: Mode) -> Result<Container, RenderError> {
+        let names = names(mode);
+        let (_, image) = self.given.gate.ok_or_else(|| RenderError::Form("there is no image of the gate".into()))?;
+        let policy = format!("{GATE_POLICY}/{POLICY}");
+        let held: Vec<&str> = capability::names(capability::ROOT & !(capability::SETUID | capability::SETGID)).collect();
+        let held = held.join(",");
+        let words = ["/cofferdam", "gate", "--sidecar", "--policy", &policy, "--socket", GATE_SOCKET, "--workload-capabilities", &held];
+        let mut gate = Container::gate(image.to_owned(), words.map(str::to_owned).into(), names.gate, self.labels());
+        if mode == Mode::Verification {
+            gate.depends_on.insert("agent".into(), Condition::Completed);
+        }
+        Ok(gate)
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let task = &self.plan.task;
+        let labels = [
+            ("cofferdam.task", task.id.to_string()),
+            ("cofferdam.attempt", self.plan.id.to_string()),
+            ("cofferdam.difficulty", task.difficulty.to_string()),
+        ];
+        labels.map(|(key, value)| (key.to_owned(), value)).into()
     }
 
     fn services(&self, mode: Mode) -> impl Iterator<Item = &Service> {
@@ -159,14 +219,12 @@ impl Rendering<'_> {
             (Origin::Store { .. }, Some(digest)) => digest.to_string(),
             _ => return Err(RenderError::NoImage { task: task.id.to_string(), image: start.image.identity() }),
         };
-        let labels = [
-            ("cofferdam.task", task.id.to_string()),
-            ("cofferdam.attempt", self.plan.id.to_string()),
-            ("cofferdam.difficulty", task.difficulty.to_string()),
-        ];
-        let mut container = Container::hardened(image, user, &start.limits, labels.map(|(key, value)| (key.to_owned(), value)).into());
+        let mut container = Container::hardened(image, user, &start.limits, self.labels());
         container.entrypoint = words;
-        container.limit_files(u64::from(start.limits.open_files).min(self.most_files));
+        container.limit_files(u64::from(start.limits.open_files).min(self.given.most_files));
+        if self.policy(mode).is_some() {
+            container.share_network(names(mode).gate);
+        }
         Ok(container)
     }
 
@@ -223,6 +281,9 @@ impl Rendering<'_> {
         if mode == Mode::Verification {
             container.depends_on.insert("agent".into(), Condition::Completed);
         }
+        if self.policy(mode).is_some() {
+            container.depends_on.insert(names.gate.to_owned(), Condition::Healthy);
+        }
         Ok(container)
     }
 
@@ -234,6 +295,8 @@ impl Rendering<'_> {
         container.volumes = vec![Volume::named(names.holder, WORKSPACE), Volume::named("synth", SYNTH).read_only()];
         if shared {
             container.volumes.push(Volume::named(names.services, SERVICES));
+        }
+        if shared && self.policy(mode).is_none() {
             container.network_mode = format!("service:{}", names.holder);
         }
     }

@@ -74,6 +74,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether the agent or the verifier has a network.
+    pub const fn is_gated(&self) -> bool {
+        self.execution.gate.is_some() || self.verification.gate.is_some()
+    }
+
     /// What a sandbox starts from.
     pub(super) fn start(&self, mode: Mode) -> &Start {
         if mode == Mode::Execution { &self.execution } else { &self.verification }

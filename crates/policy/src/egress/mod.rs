@@ -14,6 +14,7 @@ mod decide;
 mod entry;
 mod file;
 mod name;
+mod write;
 
 pub use address::{AddressClass, Network};
 pub use compile::{CompileError, Presets, Source};

@@ -5,7 +5,7 @@ use crate::args::{Global, RenderFormat, TaskRenderArgs};
 use crate::context::{Context, random};
 use crate::exit::{FAILED, Failure};
 use crate::output::one;
-use cofferdam_lifecycle::task::{RenderError, render as compose};
+use cofferdam_lifecycle::task::{Given, RenderError, render as compose};
 use cofferdam_model::AttemptId;
 use cofferdam_sys::process;
 use std::fs;
@@ -25,10 +25,18 @@ pub fn render(global: Global, arguments: &TaskRenderArgs) -> Result<ExitCode, Fa
     let mut plan = prepared.plan(agent, AttemptId::from_random(random()));
     plan.base = fs::canonicalize(&plan.base)?;
     let files = match arguments.format {
-        RenderFormat::Compose => compose(&plan, process::hard_limit(OPEN_FILES)).map_err(refused)?,
+        RenderFormat::Compose => {
+            let gate = if plan.is_gated() { Some(context.gate_image()?) } else { None };
+            let gate = gate.map(|record| (record.reference.to_string(), record.config_digest.to_string()));
+            let gate = gate.as_ref().map(|(name, digest)| (&**name, &**digest));
+            compose(&plan, Given { most_files: process::hard_limit(OPEN_FILES), gate }).map_err(refused)?
+        }
     };
     fs::create_dir_all(&arguments.to)?;
-    let taken = files.keys().map(|name| arguments.to.join(name)).find(|path| name_is_taken(path));
+    // Only compose files say whose they are; what stands beside one of ours is ours.
+    let ours = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.lines().next().is_some_and(|line| line.contains(OURS)));
+    let again = ours(&arguments.to.join("compose.yaml"));
+    let taken = files.keys().map(|name| arguments.to.join(name)).find(|path| path.exists() && !again);
     if let Some(path) = taken {
         let message = format!("{} is there and not of this command", path.display());
         return Err(Failure::new(FAILED, "exists", message).remedy("move it away, or name another directory with --to"));
@@ -36,6 +44,9 @@ pub fn render(global: Global, arguments: &TaskRenderArgs) -> Result<ExitCode, Fa
     let mut written: Vec<PathBuf> = Vec::new();
     for (name, text) in &files {
         let path = arguments.to.join(name);
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
         fs::write(&path, text)?;
         written.push(path);
     }
@@ -43,15 +54,9 @@ pub fn render(global: Global, arguments: &TaskRenderArgs) -> Result<ExitCode, Fa
     Ok(ExitCode::SUCCESS)
 }
 
-/// Only compose files say whose they are; what stands beside one of ours is ours.
-fn name_is_taken(path: &Path) -> bool {
-    let ours = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.lines().next().is_some_and(|line| line.contains(OURS)));
-    path.exists() && !ours(path) && !path.parent().is_some_and(|directory| ours(&directory.join("compose.yaml")))
-}
-
 fn refused(error: RenderError) -> Failure {
     let remedy = match &error {
-        RenderError::Network { .. } | RenderError::Harbor { .. } => "use cofferdam task run --engine docker",
+        RenderError::HostLoopback { .. } | RenderError::Harbor { .. } => "use cofferdam task run --engine docker",
         RenderError::NoImage { .. } => "name an image in the task file (image: python:3.12), or make one of it (cofferdam image import)",
         RenderError::User(_) | RenderError::Task(_) | RenderError::Form(_) => "see the task file",
     };

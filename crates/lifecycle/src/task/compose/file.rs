@@ -1,7 +1,7 @@
 //! The parts of a compose file that are used, all of which docker-compose 1.29 and Compose 2 know.
 //! <https://github.com/compose-spec/compose-spec/blob/main/spec.md>
 
-use cofferdam_model::Limits;
+use cofferdam_model::{Bytes, Difficulty, Limits};
 use cofferdam_policy::capability;
 use cofferdam_trust::User;
 use serde::Serialize;
@@ -29,6 +29,14 @@ impl Project {
         let options = format!("size={bytes},nr_inodes={},mode=755,nosuid,nodev", (bytes / BYTES_OF_A_FILE).max(1024));
         let driver_opts = BTreeMap::from([("type", "tmpfs".to_owned()), ("device", "tmpfs".to_owned()), ("o", options)]);
         self.volumes.insert(name.to_owned(), VolumeDriver { driver: "local", driver_opts });
+    }
+
+    /// Those that share the network of a gate ask it for names, and not whom the daemon asks.
+    pub fn share_network(&mut self, gate: &str, resolver: &str) {
+        let mode = format!("service:{gate}");
+        for container in self.services.values_mut().filter(|container| container.network_mode == mode) {
+            container.volumes.push(Volume::host(resolver, "/etc/resolv.conf"));
+        }
     }
 
     /// Variables that stand without their values.
@@ -132,6 +140,12 @@ struct Logging {
     options: BTreeMap<&'static str, &'static str>,
 }
 
+const GATE_SOCKETS: &str = "/run/cofferdam";
+/// Where a gate is asked whether it is there.
+pub const GATE_SOCKET: &str = "/run/cofferdam/gate.sock";
+/// The directory of a gate's policy.
+pub const GATE_POLICY: &str = "/etc/cofferdam";
+
 /// A container.
 #[derive(Debug, Serialize)]
 pub struct Container {
@@ -153,7 +167,7 @@ pub struct Container {
     cap_drop: [&'static str; 1],
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cap_add: Vec<&'static str>,
-    security_opt: [String; 2],
+    security_opt: Vec<String>,
     init: bool,
     ipc: &'static str,
     mem_limit: u64,
@@ -190,7 +204,7 @@ impl Container {
             read_only,
             cap_drop: ["ALL"],
             cap_add: capability::names(capability::of_user(user.uid)).collect(),
-            security_opt: ["no-new-privileges:true".into(), format!("seccomp:./{}", super::SECCOMP)],
+            security_opt: vec!["no-new-privileges:true".into(), format!("seccomp:./{}", super::SECCOMP)],
             init: true,
             ipc: "private",
             mem_limit: memory,
@@ -213,6 +227,34 @@ impl Container {
             }
         }
         container
+    }
+
+    /// A gate for those that share its network: `words` are its command, `policy` the directory of its policy file, both beside the compose file.
+    /// It splits its network in two before it becomes nobody, for which it needs rights that nothing else here has.
+    pub fn gate(image: String, words: Vec<String>, policy: &str, labels: BTreeMap<String, String>) -> Self {
+        let root = User { uid: 0, gid: 0, groups: Vec::new(), name: "root".into(), home: "/".into() };
+        let limits = Limits { memory: Bytes::mebibytes(64), pids: 32, disk: None, ..Difficulty::Easy.limits() };
+        let mut gate = Self::hardened(image, &root, &limits, labels);
+        gate.cpus = 0.5;
+        gate.limit_files(4096);
+        gate.entrypoint = words;
+        gate.network_mode = "bridge".into();
+        gate.cap_add = vec!["NET_ADMIN", "SYS_ADMIN", "SETUID", "SETGID"];
+        // Ours forbids what it has to do first; it puts a narrower one over the daemon's.
+        gate.security_opt = vec!["no-new-privileges:true".into()];
+        gate.read_only = true;
+        gate.init = false;
+        gate.tmpfs.clear();
+        gate.add_tmpfs(GATE_SOCKETS, 1 << 20, 0o755, (0, 0));
+        gate.volumes = vec![Volume::host(&format!("./{policy}"), GATE_POLICY)];
+        gate.healthcheck = Health::of(&["/cofferdam", "gate", "--healthy", GATE_SOCKET], 1, 5, 15);
+        gate
+    }
+
+    /// Shares the network of a gate: who does may not become somebody else.
+    pub fn share_network(&mut self, gate: &str) {
+        self.network_mode = format!("service:{gate}");
+        self.cap_add.retain(|name| !matches!(*name, "SETUID" | "SETGID"));
     }
 
     /// So many open files for each process.

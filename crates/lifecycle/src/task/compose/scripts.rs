@@ -9,12 +9,19 @@ use std::fmt::Write;
 pub const HEAD: &str = "\
 # Task TASK, rendered by `cofferdam task render`.
 #   cofferdam image load --engine docker IMAGE    gives the daemon the image, which stands below by its digest
+GATE
 #   docker compose up -d                          in this file's directory; returns when the agent has ended
 #   docker compose logs -f verifier               the last line is the reward; the exit status is 0 for reward 1
 #   docker compose cp result:/workspace/output .  what the agent left
 #   docker compose down -v                        takes everything away
 # The image needs sh, cp, chown, timeout, date, cat, head and grep. Other than `cofferdam task run`: each container has the task's limits for itself, the
 # base is not judged first, users that the image does not know have no name, and nothing is recorded.";
+
+/// Further down, for a task with a network.
+pub const HEAD_OF_GATE: &str = "\
+#   cofferdam image load --engine docker GATE    and the gate
+#   docker compose logs gate                      what was allowed and refused
+";
 
 /// A shell that executes a script; `$0` and arguments may follow.
 pub fn shell(script: &str) -> Vec<String> {
