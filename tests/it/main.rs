@@ -34,6 +34,7 @@ mod harbor;
 mod image_build;
 mod image_trust;
 mod images;
+mod in_a_container;
 mod name_servers;
 mod on_docker;
 mod policies;

@@ -1,7 +1,8 @@
 //! What the daemon is asked for: a pure function of the sandbox's description.
 
-use crate::daemon::Facts;
+use crate::daemon::Daemon;
 use crate::refit::PLACEHOLDER_INODES;
+use crate::world::World;
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountBindOptions, MountType, ResourcesUlimits,
 };
@@ -56,8 +57,8 @@ pub fn is_read_only(spec: &SandboxSpec) -> bool {
     spec.user.uid != 0 && !spec.bare
 }
 
-/// The container. `own` is the directory on the host that holds our files of it; `beside` the gate's container whose network it shares.
-pub fn describe(spec: &SandboxSpec, facts: &Facts, own: &Path, beside: Option<&str>) -> Result<ContainerCreateBody, EngineError> {
+/// The container; `beside` is the gate's whose network it shares.
+pub fn describe(spec: &SandboxSpec, daemon: &Daemon, beside: Option<&str>) -> Result<ContainerCreateBody, EngineError> {
     if let Some(view) = &spec.view {
         return Err(EngineError::Unsupported {
             what: format!("a private view of {} on the engine docker", view.source.path().display()),
@@ -76,7 +77,7 @@ pub fn describe(spec: &SandboxSpec, facts: &Facts, own: &Path, beside: Option<&s
         }
     };
     let labels = HashMap::from([(INSTALL.to_owned(), spec.install.to_string()), (SANDBOX.to_owned(), spec.id.to_string())]);
-    let mut host_config = host_config(spec, facts, own)?;
+    let mut host_config = host_config(spec, daemon)?;
     if let Some(gate) = beside {
         host_config.network_mode = Some(format!("container:{gate}"));
     }
@@ -112,7 +113,7 @@ fn pid_one_arguments(spec: &SandboxSpec) -> Vec<String> {
     words
 }
 
-fn host_config(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<HostConfig, EngineError> {
+fn host_config(spec: &SandboxSpec, daemon: &Daemon) -> Result<HostConfig, EngineError> {
     let plugged = |control| !spec.unplugged.contains(&control);
     let limits = plugged(UnpluggedControl::Limits);
     let memory = i64::try_from(spec.limits.memory.get()).unwrap_or(i64::MAX);
@@ -122,7 +123,7 @@ fn host_config(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<HostConf
     let paths = |paths: &[&str]| Some(if masks { paths.iter().map(|path| (*path).to_owned()).collect() } else { Vec::new() });
     let every = !plugged(UnpluggedControl::Capabilities);
     let read_only = is_read_only(spec);
-    let quota = spec.limits.disk.filter(|_| !read_only && facts.disk_quota);
+    let quota = spec.limits.disk.filter(|_| !read_only && daemon.facts.disk_quota);
     Ok(HostConfig {
         memory: limits.then_some(memory),
         memory_swap: limits.then_some(memory),
@@ -144,7 +145,7 @@ fn host_config(spec: &SandboxSpec, facts: &Facts, own: &Path) -> Result<HostConf
         shm_size: Some(memory),
         storage_opt: quota.map(|disk| HashMap::from([("size".to_owned(), disk.get().to_string())])),
         tmpfs: Some(tmpfs(spec)),
-        mounts: Some(mounts(spec, own)?),
+        mounts: Some(mounts(spec, &daemon.world)?),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".into()),
             config: Some(HashMap::from([("max-size".to_owned(), "10m".to_owned()), ("max-file".to_owned(), "3".to_owned())])),
@@ -251,20 +252,23 @@ fn is_plain(path: &str) -> bool {
 
 /// Our own files, and trees of the host. The daemon takes paths; whether they led where they led when they were checked is looked at
 /// before anything runs (`files::are_as_checked`).
-fn mounts(spec: &SandboxSpec, own: &Path) -> Result<Vec<Mount>, EngineError> {
-    let mount = |source: String, target: String, read_only: bool| Mount {
-        target: Some(target),
-        source: Some(source),
-        typ: Some(MountType::BIND),
-        read_only: Some(read_only),
-        bind_options: Some(MountBindOptions { create_mountpoint: Some(false), ..Default::default() }),
-        ..Default::default()
+fn mounts(spec: &SandboxSpec, world: &World) -> Result<Vec<Mount>, EngineError> {
+    let own = &spec.directory;
+    let mount = |source: &Path, target: String, read_only: bool| -> Result<Mount, EngineError> {
+        Ok(Mount {
+            target: Some(target),
+            source: Some(world.of_daemon(source)?.display().to_string()),
+            typ: Some(MountType::BIND),
+            read_only: Some(read_only),
+            bind_options: Some(MountBindOptions { create_mountpoint: Some(false), ..Default::default() }),
+            ..Default::default()
+        })
     };
-    let mut mounts = vec![mount(own.join("contained").display().to_string(), OWN.to_owned(), true)];
+    let mut mounts = vec![mount(&own.join("contained"), OWN.to_owned(), true)?];
     for name in ["hosts", "hostname", "resolv.conf", "passwd", "group"] {
         let source = own.join("etc").join(name);
         if source.exists() {
-            mounts.push(mount(source.display().to_string(), format!("/etc/{name}"), true));
+            mounts.push(mount(&source, format!("/etc/{name}"), true)?);
         }
     }
     for wanted in &spec.mounts {
@@ -285,7 +289,7 @@ fn mounts(spec: &SandboxSpec, own: &Path) -> Result<Vec<Mount>, EngineError> {
         if wanted.source.is_volume() {
             continue;
         }
-        mounts.push(mount(wanted.source.path().display().to_string(), target.to_owned(), !wanted.writable));
+        mounts.push(mount(wanted.source.path(), target.to_owned(), !wanted.writable)?);
     }
     Ok(mounts)
 }

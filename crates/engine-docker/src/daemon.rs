@@ -1,5 +1,6 @@
 //! The daemon: where it is, what it can do, what its errors mean.
 
+use crate::world::World;
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use cofferdam_engine::EngineError;
@@ -20,6 +21,8 @@ pub struct Daemon {
     pub client: Docker,
     /// What was found out.
     pub facts: Facts,
+    /// Which of its paths are ours.
+    pub world: World,
 }
 
 /// What a daemon says of itself.
@@ -53,7 +56,8 @@ impl Daemon {
         if let Some(facts) = cache.and_then(|cache| kept(cache, &socket)) {
             let version = version_of(&facts.api);
             let client = Docker::connect_with_unix(&socket, ANSWER_SECONDS, &version).map_err(error)?;
-            return Ok(Self { client, facts });
+            let world = World::find(&client).await?;
+            return Ok(Self { client, facts, world });
         }
         let client = Docker::connect_with_unix(&socket, ANSWER_SECONDS, API_DEFAULT_VERSION).map_err(error)?;
         let client = client.negotiate_version().await.map_err(error)?;
@@ -63,7 +67,8 @@ impl Daemon {
             // Without it the next one asks again.
             let _ = serde_json::to_vec(&Kept { mark, facts: facts.clone() }).map(|bytes| std::fs::write(cache, bytes));
         }
-        Ok(Self { client, facts })
+        let world = World::find(&client).await?;
+        Ok(Self { client, facts, world })
     }
 
     /// What an answer means to who asked for `operation`, if there was one.

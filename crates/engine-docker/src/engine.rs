@@ -20,7 +20,7 @@ use cofferdam_model::{InstallId, SandboxId};
 use cofferdam_sys::ids::Ids;
 use cofferdam_sys::namespace::Network;
 use cofferdam_sys::plan_wire::REQUEST_GO;
-use cofferdam_sys::{channel, outer};
+use cofferdam_sys::{channel, mount, outer};
 use cofferdam_trust::Origin;
 use cofferdam_trust::content::{Content, ImageRecord};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -80,7 +80,7 @@ impl DockerEngine {
 
     /// Makes the container. An image that the daemon lacks is given to it, if the store has it.
     async fn create_container(&self, spec: &SandboxSpec, beside: Option<&Sidecar>) -> Result<String, EngineError> {
-        let body = container::describe(spec, &self.daemon.facts, &spec.directory, beside.map(|gate| &*gate.id))?;
+        let body = container::describe(spec, &self.daemon, beside.map(|gate| &*gate.id))?;
         let name = format!("cofferdam-{}", spec.id);
         let create = || {
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
@@ -255,7 +255,8 @@ fn put_up(spec: &SandboxSpec, namespace: &Network) -> Result<Wire, EngineError> 
     std::thread::scope(|scope| {
         let work = || {
             namespace.enter().map_err(system)?;
-            let proc: OwnedFd = std::fs::File::open("/proc").map_err(|e| EngineError::host("open /proc", e))?.into();
+            // One of our own: in a container settings are for reading.
+            let proc = mount::new_fs("proc", &[], 0).map_err(system)?;
             // The daemon turns IPv6 off where it gives no addresses; the rules are for both families, and the gate speaks both.
             wire::install_beside(reach, unplugged, proc.as_fd()).map_err(system)
         };

@@ -18,6 +18,7 @@ mod image;
 mod refit;
 mod sandbox;
 mod sidecar;
+mod world;
 
 pub use daemon::{Daemon, Facts};
 pub use engine::DockerEngine;

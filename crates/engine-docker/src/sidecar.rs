@@ -11,6 +11,7 @@ use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Moun
 use bollard::query_parameters::{CreateContainerOptionsBuilder, InspectContainerOptions, LogsOptionsBuilder, StartContainerOptions};
 use cofferdam_engine::{EngineError, SandboxSpec, Wiring};
 use cofferdam_gate::client::Gate;
+use cofferdam_gate::sidecar::{NEEDED, SETTINGS};
 use cofferdam_gate::wire::Wire;
 use cofferdam_policy::capability;
 use cofferdam_trust::content::ImageRecord;
@@ -34,8 +35,6 @@ const LOOKS_BETWEEN: u32 = 40;
 const DIRECTORY: &str = "beside";
 const INSIDE: &str = "/run/cofferdam";
 const SOCKET: &str = "gate.sock";
-/// To split the network, to read and set its settings, to become nobody.
-const CAPABILITIES: &[&str] = &["NET_ADMIN", "SYS_ADMIN", "SETUID", "SETGID"];
 
 /// What root of a sandbox beside a gate may hold.
 pub const ROOT: u64 = capability::ROOT & !(capability::SETUID | capability::SETGID);
@@ -76,9 +75,10 @@ fn describe(spec: &SandboxSpec, image: &ImageRecord, directory: &Path, servers: 
         ipc_mode: Some("private".into()),
         privileged: Some(false),
         cap_drop: Some(vec!["ALL".into()]),
-        cap_add: Some(CAPABILITIES.iter().map(|name| (*name).to_owned()).collect()),
+        cap_add: Some(NEEDED.iter().map(|name| (*name).to_owned()).collect()),
         security_opt: Some(vec!["no-new-privileges:true".into()]),
         readonly_rootfs: Some(true),
+        sysctls: Some(SETTINGS.iter().map(|name| ((*name).to_owned(), "0".to_owned())).collect()),
         mounts: Some(vec![own]),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".into()),
@@ -114,7 +114,7 @@ pub async fn start(daemon: &Daemon, image: &ImageRecord, spec: &SandboxSpec, mad
     let host = |error| EngineError::host("make the gate's own files", error);
     let directory = place(spec);
     std::fs::create_dir_all(&directory).map_err(host)?;
-    let body = describe(spec, image, &directory, name_servers());
+    let body = describe(spec, image, &daemon.world.of_daemon(&directory)?, name_servers());
     let name = format!("cofferdam-{}-gate", spec.id);
     let options = CreateContainerOptionsBuilder::default().name(&name).build();
     let created = daemon.client.create_container(Some(options), body).await;

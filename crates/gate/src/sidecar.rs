@@ -26,6 +26,18 @@ use tokio::task::AbortHandle;
 /// With any of these a workload could undo what the sidecar has set up, or be taken for somebody else.
 pub const REFUSED: &[&str] = &["NET_RAW", "NET_ADMIN", "SETUID", "SETGID", "SYS_ADMIN"];
 
+/// What a sidecar's container needs: to split the network and read its settings, and to become nobody.
+pub const NEEDED: &[&str] = &["NET_ADMIN", "SYS_ADMIN", "SETUID", "SETGID"];
+
+/// Settings of the shared network that have to be 0: both families are on, and low ports are for everybody. A sidecar sets them where it may; a security
+/// module may forbid that, then its container is started so.
+pub const SETTINGS: &[&str] = &[
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv6.conf.all.disable_ipv6",
+    "net.ipv6.conf.default.disable_ipv6",
+    "net.ipv6.conf.lo.disable_ipv6",
+];
+
 /// The first capability of a list of names (`CAP_` before them or not, in any case) that no workload beside a sidecar may hold.
 pub fn refused_capability(names: &str) -> Option<&'static str> {
     names.split(',').map(|name| name.trim().to_ascii_uppercase()).find_map(|name| {
@@ -56,7 +68,7 @@ pub fn refused_beside() -> Option<(u32, &'static str)> {
 /// process's first thread has to stay behind, so call it in another: whoever joins "the network of the container" joins the first thread's.
 pub fn set_up(reach: Reach) -> Result<Wire> {
     let proc = mount::new_fs("proc", &[], 0)?;
-    let shared = pair::split(proc.as_fd())?;
+    let shared = pair::split()?;
     // A thread of its own stays there to its end.
     let work = || {
         shared.enter()?;

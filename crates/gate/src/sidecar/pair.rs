@@ -1,12 +1,12 @@
 //! A network namespace made into two: the shared one, which keeps its loopback and no way out, and one of the gate's own, to which every link
 //! is moved with its addresses and routes.
 
+use crate::wire;
 use cofferdam_sys::namespace::Network;
 use cofferdam_sys::netlink::{self, ACKNOWLEDGED, CREATED, attributes, message, put_attribute};
 use cofferdam_sys::{Error, Result};
-use rustix::fs::{Mode, OFlags, openat};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
@@ -137,8 +137,8 @@ fn routes(socket: &OwnedFd) -> Result<Vec<Kept>> {
 }
 
 /// Moves every link of the calling thread's network namespace to a new one, which the thread is in afterwards. What it left is given back: nothing
-/// leads out of it. `proc` is the root of a proc file system that may be written to.
-pub fn split(proc: BorrowedFd<'_>) -> Result<Network> {
+/// leads out of it.
+pub fn split() -> Result<Network> {
     let shared = Network::current()?;
     let there = netlink::open(netlink::ROUTE)?;
     let moved = movable(links(&there)?)?;
@@ -146,7 +146,7 @@ pub fn split(proc: BorrowedFd<'_>) -> Result<Network> {
     let own = Network::make()?;
     let here = netlink::open(netlink::ROUTE)?;
     let with_v6 = addresses.iter().any(|address| address.head[0] == AF_INET6 && moved.iter().any(|link| link.index == address.link));
-    say_nothing_of_itself(proc, with_v6)?;
+    wire::quieten(with_v6)?;
     let fd = own.as_fd().as_raw_fd().to_ne_bytes();
     for link in &moved {
         let mut body = vec![0; LINK_BYTES];
@@ -198,23 +198,6 @@ fn put_back(here: &OwnedFd, indexes: &HashMap<u32, u32>, addresses: Vec<Kept>, r
 
 fn transact(socket: &OwnedFd, what: &str, kind: u16, flags: u16, body: &[u8]) -> Result<()> {
     netlink::transact(socket, &message(kind, flags, body), 1).map_err(|error| Error::new(what.to_owned(), error.source))
-}
-
-/// No addresses of its own making, and none that a neighbour announces.
-fn say_nothing_of_itself(proc: BorrowedFd<'_>, with_v6: bool) -> Result<()> {
-    for device in ["all", "default"] {
-        for (name, value) in [("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", if with_v6 { "0" } else { "1" })] {
-            let path = format!("sys/net/ipv6/conf/{device}/{name}");
-            let error = |e| Error::new(format!("write /proc/{path}"), e);
-            match openat(proc, &path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-                Ok(file) => rustix::io::write(file, value.as_bytes()).map(|_| ()).map_err(error)?,
-                // A kernel without the protocol.
-                Err(rustix::io::Errno::NOENT) => {}
-                Err(source) => return Err(error(source)),
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

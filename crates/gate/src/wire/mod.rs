@@ -12,6 +12,7 @@ pub use rules::{LISTENER_PORT, RESOLVER, SYNTHETIC_V4, SYNTHETIC_V6};
 
 use cofferdam_sys::{Error, Result, netlink};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -64,13 +65,19 @@ pub fn install(reach: Reach, unplugged: Unplugged, proc: BorrowedFd<'_>) -> Resu
 /// The same in a container's namespace that others have set up: both families are on, and the resolver that a daemon put into it is not reached.
 pub fn install_beside(reach: Reach, unplugged: Unplugged, proc: BorrowedFd<'_>) -> Result<Wire> {
     for device in ["all", "default", "lo"] {
-        let path = format!("sys/net/ipv6/conf/{device}/disable_ipv6");
-        // A kernel without the protocol has nothing to turn on.
-        if let Ok(file) = rustix::fs::openat(proc, &path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-            rustix::io::write(file, b"0").map_err(|e| Error::new(format!("write /proc/{path}"), e))?;
+        match set(proc, &format!("sys/net/ipv6/conf/{device}/disable_ipv6")) {
+            // A kernel without the protocol has nothing to turn on.
+            Err(error) if error.errno() == Errno::NOENT.raw_os_error() => {}
+            other => other?,
         }
     }
     install_in(Place::Container, reach, unplugged, proc)
+}
+
+/// Makes the calling thread's network namespace, which is a gate's own, deaf to neighbours that announce routes; without `with_v6` to the whole protocol.
+pub fn quieten(with_v6: bool) -> Result<()> {
+    let (batch, acknowledgements) = rules::quiet(with_v6);
+    netlink::transact(netlink::open(netlink::NETFILTER)?, &batch, acknowledgements)
 }
 
 fn install_in(place: Place, reach: Reach, unplugged: Unplugged, proc: BorrowedFd<'_>) -> Result<Wire> {
@@ -98,8 +105,17 @@ fn install_in(place: Place, reach: Reach, unplugged: Unplugged, proc: BorrowedFd
 
 /// Inner root has no power over this namespace, so ports below 1024 are opened to everyone inside.
 fn allow_low_ports(proc: BorrowedFd<'_>) -> Result<()> {
-    let path = "sys/net/ipv4/ip_unprivileged_port_start";
-    let error = |e| Error::new(format!("write /proc/{path}"), e);
-    let file = rustix::fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(error)?;
-    rustix::io::write(file, b"0").map(|_| ()).map_err(error)
+    set(proc, "sys/net/ipv4/ip_unprivileged_port_start")
+}
+
+/// Sets what is in a file of one number to 0, unless it is: a container that may not write there may have been started so.
+fn set(proc: BorrowedFd<'_>, path: &str) -> Result<()> {
+    let open = |how| rustix::fs::openat(proc, path, how | OFlags::CLOEXEC, Mode::empty());
+    let failed = |e| Error::new(format!("write /proc/{path}"), e);
+    let mut value = [0; 8];
+    let read = open(OFlags::RDONLY).and_then(|file| rustix::io::read(file, &mut value)).map_err(failed)?;
+    if value[..read].trim_ascii() == b"0" {
+        return Ok(());
+    }
+    rustix::io::write(open(OFlags::WRONLY).map_err(failed)?, b"0").map(|_| ()).map_err(failed)
 }

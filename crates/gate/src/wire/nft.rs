@@ -1,5 +1,7 @@
 //! Writes nftables transactions as the kernel reads them (`linux/netfilter/nf_tables.h`): no program is started.
 
+use cofferdam_sys::netlink::put_attribute;
+
 /// Address family of a table that sees both IPv4 and IPv6 (`NFPROTO_INET`).
 const FAMILY_INET: u8 = 1;
 const SUBSYSTEM_NFTABLES: u16 = 10;
@@ -17,6 +19,8 @@ const REGISTER_2: u32 = 2;
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
 const VERDICT_REGISTER: u32 = 0;
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
 
 /// Attribute writer: a growing buffer of `nlattr`s.
 #[derive(Default)]
@@ -24,10 +28,7 @@ struct Attributes(Vec<u8>);
 
 impl Attributes {
     fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        self.0.extend((4 + value.len() as u16).to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        put_attribute(&mut self.0, kind, value);
         self
     }
 
@@ -124,8 +125,16 @@ impl Rule {
 
     /// Lets the packet through.
     pub fn accept(self) -> Self {
-        let verdict = Attributes::default().be32(1, 1);
-        let data = Attributes::default().nest(2, &verdict);
+        self.verdict(NF_ACCEPT)
+    }
+
+    /// Says nothing and lets nothing through.
+    pub fn drop(self) -> Self {
+        self.verdict(NF_DROP)
+    }
+
+    fn verdict(self, verdict: u32) -> Self {
+        let data = Attributes::default().nest(2, &Attributes::default().be32(1, verdict));
         self.expression("immediate", &Attributes::default().be32(1, VERDICT_REGISTER).nest(2, &data))
     }
 
@@ -155,7 +164,7 @@ impl Rule {
 /// A hook for a chain: number and priority of `linux/netfilter.h`.
 #[derive(Clone, Copy)]
 pub struct Hook {
-    /// 0: prerouting; 3: output.
+    /// 0: prerouting; 1: input; 3: output.
     pub number: u32,
     /// Order among chains of one hook.
     pub priority: i32,

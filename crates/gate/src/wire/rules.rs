@@ -52,11 +52,16 @@ pub const LOG_BYTES: u32 = 96;
 const EMBEDDED_RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 const PREROUTING: Hook = Hook { number: 0, priority: -150 };
+const INPUT: Hook = Hook { number: 1, priority: 0 };
 const OUTPUT: Hook = Hook { number: 3, priority: 0 };
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMP_V6: u8 = 58;
+/// RFC 4861, sections 4.2 and 4.5.
+const ROUTER_ADVERTISEMENT: [u8; 1] = [134];
+const REDIRECT: [u8; 1] = [137];
 const IPV4_SOURCE: u32 = 12;
 const IPV4_DESTINATION: u32 = 16;
 const IPV6_SOURCE: u32 = 8;
@@ -116,6 +121,21 @@ pub fn gated(open: bool, place: Place) -> (Vec<u8>, usize) {
     rules.extend([log(), reset(), Rule::default().prohibit()]);
     for rule in &rules {
         batch.rule("out", rule);
+    }
+    batch.finish()
+}
+
+/// The transaction for a gate's own network: bytes and acknowledgements.
+pub fn quiet(with_v6: bool) -> (Vec<u8>, usize) {
+    let mut batch = Batch::new("quiet");
+    for (chain, hook) in [("in", INPUT), ("out", OUTPUT)] {
+        batch.chain(chain, hook, Rest::Accept);
+        if !with_v6 {
+            batch.rule(chain, &Rule::default().protocol_family(IPV6).drop());
+        }
+    }
+    for kind in [ROUTER_ADVERTISEMENT, REDIRECT] {
+        batch.rule("in", &Rule::default().protocol_family(IPV6).transport(ICMP_V6).field(Header::Transport, 0, &kind).drop());
     }
     batch.finish()
 }

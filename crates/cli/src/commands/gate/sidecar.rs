@@ -59,7 +59,7 @@ fn serve(
     (set_up, may_go): (&Sender<()>, &Receiver<()>),
 ) -> Result<ExitCode, Failure> {
     let wire = sidecar::set_up(if open { Reach::OpenGate } else { Reach::Gate }).map_err(|error| {
-        failed("set up the sidecar's network", error).remedy("give its container NET_ADMIN and SYS_ADMIN and a network of its own (bridge)")
+        failed("set up the sidecar's network", error).remedy("give its container NET_ADMIN, SYS_ADMIN, a network of its own (bridge), and --sysctl net.ipv6.conf.NAME.disable_ipv6=0 for all, default and lo")
     })?;
     if let Some(directory) = arguments.socket.parent() {
         std::fs::create_dir_all(directory)?;

@@ -1,6 +1,7 @@
 //! The parts of a compose file that are used, all of which docker-compose 1.29 and Compose 2 know.
 //! <https://github.com/compose-spec/compose-spec/blob/main/spec.md>
 
+use cofferdam_gate::sidecar::{NEEDED, SETTINGS};
 use cofferdam_model::{Bytes, Difficulty, Limits};
 use cofferdam_policy::capability;
 use cofferdam_trust::User;
@@ -168,6 +169,8 @@ pub struct Container {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cap_add: Vec<&'static str>,
     security_opt: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    sysctls: BTreeMap<&'static str, u32>,
     init: bool,
     ipc: &'static str,
     mem_limit: u64,
@@ -205,6 +208,7 @@ impl Container {
             cap_drop: ["ALL"],
             cap_add: capability::names(capability::of_user(user.uid)).collect(),
             security_opt: vec!["no-new-privileges:true".into(), format!("seccomp:./{}", super::SECCOMP)],
+            sysctls: BTreeMap::new(),
             init: true,
             ipc: "private",
             mem_limit: memory,
@@ -239,9 +243,10 @@ impl Container {
         gate.limit_files(4096);
         gate.entrypoint = words;
         gate.network_mode = "bridge".into();
-        gate.cap_add = vec!["NET_ADMIN", "SYS_ADMIN", "SETUID", "SETGID"];
+        gate.cap_add = NEEDED.to_vec();
         // Ours forbids what it has to do first; it puts a narrower one over the daemon's.
         gate.security_opt = vec!["no-new-privileges:true".into()];
+        gate.sysctls = SETTINGS.iter().map(|name| (*name, 0)).collect();
         gate.read_only = true;
         gate.init = false;
         gate.tmpfs.clear();
