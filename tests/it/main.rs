@@ -37,6 +37,7 @@ mod images;
 mod in_a_container;
 mod name_servers;
 mod on_docker;
+mod owners;
 mod policies;
 mod registries;
 mod repository;

@@ -15,6 +15,7 @@ again! {
         attach_shows_output_and_the_exit_status, a_log_flood_is_bounded_and_marked, prune_removes_what_has_ended, a_published_port_leads_inside;
     foreground: out_of_memory_is_told, streams_pass_through, a_closed_reader_ends_the_writer,
         the_first_interrupt_stops_and_the_second_kills, blocked_connections_are_explained;
+    owners: commands_of_one_owner_share_a_sandbox_and_others_do_not, the_first_ones_come_at_once, time_limits_and_failures_are_of_one_command;
     streams: a_flood_waits_for_its_slow_reader, a_flood_of_input_waits_for_a_slow_workload, a_reader_that_goes_away_ends_the_workload,
         odd_bytes_come_through_unchanged;
 }

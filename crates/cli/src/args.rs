@@ -10,7 +10,7 @@ mod volume;
 
 pub use gate::GateArgs;
 pub use image::{BuildArgs, ImageVerb, ImportArgs, LoadArgs, LockArgs, PullArgs, SbomFormat, TrustArgs, VerifyArgs};
-pub use run::{MonitorArgs, RunArgs};
+pub use run::{Lifecycle, MonitorArgs, ReleaseArgs, RunArgs};
 pub use shown::{ApplyArgs, LogsArgs, PsArgs, StatsArgs};
 pub use suite::{Export, SuiteArg, SuiteRunArgs, SuiteVerb};
 pub use task::{RenderFormat, TaskRenderArgs, TaskRunArgs, TaskVerb};
@@ -103,6 +103,8 @@ pub enum Verb {
     Run(Box<RunArgs>),
     /// Run one more command in a running sandbox.
     Exec(ExecArgs),
+    /// Let go of the sandboxes that are kept for an owner (run --owner).
+    Release(ReleaseArgs),
     /// Connect to the main process of a running sandbox (leave with Ctrl-P Ctrl-Q).
     Attach(SandboxArg),
     /// List sandboxes.
@@ -390,6 +392,7 @@ pub struct BenchArgs {
 
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
+        Some((key, _)) if key.starts_with("cofferdam.") => Err("names that begin with cofferdam. are the product's own".into()),
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("KEY=VALUE is wanted".into()),
     }

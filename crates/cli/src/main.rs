@@ -65,7 +65,9 @@ fn makes_sandbox(arguments: &[OsString]) -> bool {
     });
     match verb {
         Some("monitor") => true,
-        Some("run") => !words.take_while(|word| word.starts_with('-') && *word != "--").any(|word| matches!(word, "-d" | "--detach")),
+        Some("run") => {
+            !words.take_while(|word| word.starts_with('-') && *word != "--").any(|word| matches!(word, "-d" | "--detach" | "--owner"))
+        }
         _ => false,
     }
 }

@@ -103,7 +103,9 @@ impl Processes {
 
     /// Starts the main process.
     pub async fn start(&self, process: &ProcessSpec, stdio: &Stdio) -> Result<Process, EngineError> {
-        check_command(process)?;
+        if !process.command.is_empty() {
+            check_command(process)?;
+        }
         self.check_user(process)?;
         let spawned = self.pid_one.spawn(&self.describe(process, true), &borrow(stdio)).await?;
         *self.main.lock().unwrap_or_else(PoisonError::into_inner) = Some(spawned.id);

@@ -5,9 +5,11 @@
 
 mod client;
 mod server;
+mod short_path;
 
 pub use client::{Client, ClientError, Incoming};
-pub use server::{Defaults, Server, Surroundings, serve, short_path};
+pub use server::{Defaults, Server, Surroundings, serve};
+pub use short_path::short_path;
 
 use cofferdam_engine::{Observation, Transfer, TransferReport};
 use cofferdam_policy::egress::Policy;
@@ -111,6 +113,13 @@ pub enum Request {
     },
     /// Answer when it has ended.
     Wait,
+    /// Of a sandbox that is kept for one owner: it is used until this connection ends. Hung up without an answer when it is over.
+    Use,
+    /// The same: its owner has done with it, unless it is used again within the grace.
+    Release {
+        /// Milliseconds.
+        grace_ms: u64,
+    },
 }
 
 /// One more process.

@@ -17,6 +17,7 @@ pub mod suite;
 pub mod supervisor;
 pub mod sweep;
 pub mod task;
+pub mod usage;
 pub mod volume;
 
 pub use data::{DataDir, DataError};

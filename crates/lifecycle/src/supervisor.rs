@@ -87,12 +87,22 @@ pub struct Request {
     pub log_bytes: u64,
     /// Its standard streams.
     pub streams: Streams,
+    /// Kept for one owner: its main process does nothing, its work comes as further processes. It ends when nobody has used it for so long, or only
+    /// when it is released.
+    pub kept_for: Option<Kept>,
     /// How its health is told; None: by nothing but its main process.
     pub health: Option<Health>,
     /// Controls left out, by tests only.
     pub unplugged: BTreeSet<UnpluggedControl>,
     /// The image as it is, with nothing added: for building images.
     pub bare: bool,
+}
+
+/// How long a sandbox is kept for its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Unused for so long, it ends. None: only a release ends it.
+    pub idle: Option<Duration>,
 }
 
 /// A file that the engine put inside and that nothing inside can remove: where it is gone several times in a row, the sandbox is not what was
@@ -252,7 +262,9 @@ impl<'a> Supervisor<'a> {
         record.ports = published.list().into_iter().map(|(host, port)| PublishedPort { host, port }).collect();
         record.started_at = Some(now());
         let defaults = Defaults::of(&request);
+        let kept_for = request.kept_for.map(|kept| (kept, Arc::default()));
         let mut running = Running {
+            kept_for,
             gating,
             published,
             sandbox,

@@ -1,7 +1,7 @@
 //! What an operator configures, and the file that describes a suite.
 
-use crate::Limits;
 use crate::task::LimitChanges;
+use crate::{Limits, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -22,8 +22,26 @@ pub struct Config {
     pub debian: DebianMirrors,
     /// Of the engine docker.
     pub docker: Docker,
+    /// How long sandboxes are kept for their owners (`run --owner`).
+    pub lifecycle: Lifecycle,
     /// What things cost.
     pub costs: Costs,
+}
+
+/// How long sandboxes are kept for their owners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lifecycle {
+    /// After a release, before they end.
+    pub grace: Span,
+    /// Unused, before they end.
+    pub idle: Span,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self { grace: Span::seconds(30), idle: Span::seconds(300) }
+    }
 }
 
 /// Of the engine docker.

@@ -112,6 +112,8 @@ pub enum Reason {
     GateLost,
     /// Its wall time ran out.
     TimeLimit,
+    /// Nobody used it any more.
+    Unused,
     /// Its own description was gone from it: it is not what was started.
     Unhealthy,
     /// The task's tests do not say of its untouched base what the task says of them.
@@ -122,7 +124,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Exited,
         Self::StartFailed,
         Self::OutOfMemory,
@@ -131,6 +133,7 @@ impl Reason {
         Self::SupervisorLost,
         Self::GateLost,
         Self::TimeLimit,
+        Self::Unused,
         Self::Unhealthy,
         Self::SanityFail,
         Self::VerifierFailed,
@@ -147,6 +150,7 @@ impl Reason {
             Self::SupervisorLost => "supervisor_lost",
             Self::GateLost => "gate_lost",
             Self::TimeLimit => "time_limit",
+            Self::Unused => "unused",
             Self::Unhealthy => "unhealthy",
             Self::SanityFail => "sanity_fail",
             Self::VerifierFailed => "verifier_failed",
@@ -161,7 +165,7 @@ impl Reason {
     /// The phase that it leads to.
     pub const fn phase(self) -> Phase {
         match self {
-            Self::Exited => Phase::Completed,
+            Self::Exited | Self::Unused => Phase::Completed,
             Self::TimeLimit => Phase::Timeout,
             Self::StartFailed
             | Self::OutOfMemory

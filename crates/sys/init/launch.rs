@@ -34,6 +34,7 @@ fn check(result: isize, stage: u32) -> Result<isize, Failure> {
 pub fn become_process(spec: &Spec, stdio: [i32; 3], gate: i32) -> Failure {
     match prepare(spec, stdio, gate) {
         Err(failure) => failure,
+        Ok(()) if spec.word(at::ARGUMENTS) == 0 => hold(),
         Ok(()) => Failure { stage: STAGE_EXECUTE, errno: execute(spec) },
     }
 }
@@ -103,9 +104,20 @@ fn reset_signals() {
     sys!(SIGPROCMASK, SIG_SETMASK, &raw const empty, 0, 8);
 }
 
+/// Nothing is executed: the process is there until it is signalled, and the sandbox with it. It keeps nothing of pid 1's.
+fn hold() -> ! {
+    const MOST_DESCRIPTORS: i32 = 1024;
+    for fd in 3..MOST_DESCRIPTORS {
+        crate::close(fd);
+    }
+    loop {
+        sys!(POLL, 0, 0, 0, 0, 8, 0);
+    }
+}
+
 /// `execvp`: a name without a slash is looked for along PATH of the new environment. Returns the errno.
 fn execute(spec: &Spec) -> i32 {
-    // SAFETY: `Spec::map` made sure that there is at least one argument.
+    // SAFETY: `become_process` made sure that there is at least one argument.
     let name = unsafe { *spec.arguments() };
     if length(name) == 0 {
         return ENOENT;

@@ -72,7 +72,7 @@ impl Spec {
         let arguments = self.word(at::ARGUMENTS) as usize;
         let environment = self.word(at::ENVIRONMENT) as usize;
         let groups = self.word(at::GROUPS) as usize;
-        if arguments == 0 || arguments > self.length || environment > self.length || groups > 65_536 {
+        if arguments > self.length || environment > self.length || groups > 65_536 {
             return None;
         }
         self.table_bytes = (arguments + environment + 2) * size_of::<usize>();

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 /// A process to start inside a sandbox.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessSpec {
-    /// Program and arguments. Not empty; no NUL bytes.
+    /// Program and arguments, without NUL bytes. None: nothing is executed, the process is there until it is signalled.
     pub arguments: Vec<Vec<u8>>,
     /// `NAME=value` entries.
     pub environment: Vec<Vec<u8>>,

@@ -2,7 +2,7 @@
 
 use super::{TrustArgs, key_value};
 use crate::engines::EngineName;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use cofferdam_model::{Bytes, Cpus, Difficulty, ImageRef, Name, NetworkLevel, Span};
 use std::path::PathBuf;
 
@@ -94,6 +94,13 @@ pub struct RunArgs {
     /// Give it a terminal (detected in the foreground).
     #[arg(short, long)]
     pub tty: bool,
+    /// Whose command it is: it runs in a sandbox that is kept for this owner's commands, made by the first one, and shared with no other owner.
+    #[arg(long, value_name = "NAME")]
+    pub owner: Option<Name>,
+    /// How long that sandbox is kept: agent: until it is released, with a grace, or unused for a while; task: until it is released; call: not at
+    /// all [default: agent with --owner].
+    #[arg(long, value_enum, value_name = "STRATEGY", requires = "owner")]
+    pub lifecycle: Option<Lifecycle>,
     /// Leave it running and print its id.
     #[arg(short, long)]
     pub detach: bool,
@@ -119,6 +126,37 @@ pub struct RunArgs {
     pub command: Vec<String>,
 }
 
+/// How long a sandbox is kept for its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Lifecycle {
+    /// One command.
+    Call,
+    /// Until it is released.
+    Task,
+    /// Until it is released, with a grace, or unused for a while.
+    Agent,
+}
+
+impl Lifecycle {
+    /// As users write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Call => "call",
+            Self::Task => "task",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ReleaseArgs {
+    /// Whose sandboxes.
+    pub owner: Name,
+    /// Without a grace.
+    #[arg(long)]
+    pub now: bool,
+}
+
 #[derive(Debug, Args)]
 pub struct MonitorArgs {
     /// Id of the sandbox.
@@ -129,6 +167,11 @@ pub struct MonitorArgs {
 }
 
 impl RunArgs {
+    /// How long its sandbox is kept.
+    pub fn lifecycle(&self) -> Lifecycle {
+        self.lifecycle.unwrap_or(if self.owner.is_some() { Lifecycle::Agent } else { Lifecycle::Call })
+    }
+
     /// Whether more users than one are likely inside: an image brings its own.
     pub fn has_users(&self) -> bool {
         self.user.is_some() || self.image != ImageRef::Host

@@ -37,9 +37,14 @@ pub fn run(global: Global, arguments: ExecArgs) -> Result<ExitCode, Failure> {
         terminal: interactive.then(terminal::size),
         timeout_ms: arguments.timeout.map(cofferdam_model::Span::millis),
     });
-    let code = if interactive { with_terminal(&client, &request)? } else { with_pipes(&client, &request)? };
+    let code = perform(&client, &request, interactive)?;
     std::mem::forget(store);
     Ok(code)
+}
+
+/// Has a process started on the connection, and its streams connected with ours, until it ends.
+pub fn perform(client: &Client, request: &Request, interactive: bool) -> Result<ExitCode, Failure> {
+    if interactive { with_terminal(client, request) } else { with_pipes(client, request) }
 }
 
 fn with_terminal(client: &Client, request: &Request) -> Result<ExitCode, Failure> {

@@ -20,6 +20,7 @@ mod lock;
 mod logs;
 mod monitor;
 mod mounts;
+mod owner;
 mod policy;
 mod ports;
 pub mod probe;
@@ -54,6 +55,7 @@ pub fn dispatch(cli: Cli, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
     match cli.verb {
         Verb::Run(arguments) => run::run(global, *arguments, ahead).map_err(Failure::while_running),
         Verb::Exec(arguments) => exec::run(global, arguments).map_err(Failure::while_running),
+        Verb::Release(arguments) => owner::release(global, &arguments),
         Verb::Attach(arguments) => attach::run(global, &arguments.sandbox).map_err(Failure::while_running),
         Verb::Ps(arguments) => ps::run(global, &arguments),
         Verb::Inspect(arguments) => inspect::run(global, &arguments),

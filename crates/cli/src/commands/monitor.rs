@@ -1,7 +1,7 @@
 //! `run -d`: a process of its own supervises the sandbox; the caller waits until it is ready.
 
-use crate::args::{Global, MonitorArgs, RunArgs};
-use crate::commands::request;
+use crate::args::{Global, MonitorArgs};
+use crate::commands::{owner, request};
 use crate::context::{Context, random};
 use crate::exit::{FAILED, FAILED_TO_RUN, Failure};
 use cofferdam_engine_native::Ahead;
@@ -15,8 +15,19 @@ use tokio::sync::mpsc::unbounded_channel;
 
 const READY: &str = "ready";
 
-/// Starts the monitor and waits for its word.
-pub fn launch(global: &Global, _arguments: &RunArgs) -> Result<ExitCode, Failure> {
+/// Starts the monitor, and prints the sandbox's id.
+pub fn launch(global: &Global) -> Result<ExitCode, Failure> {
+    let (id, warnings) = start()?;
+    if global.output == crate::args::Form::Json {
+        println!("{}", serde_json::json!({ "id": id, "warnings": warnings }));
+    } else {
+        println!("{id}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the monitor with the arguments of this process, and waits for its word: the sandbox, and what else it said.
+pub fn start() -> Result<(SandboxId, String), Failure> {
     let id = SandboxId::from_random(random());
     let own: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
     let verb = own.iter().position(|word| word == "run").ok_or_else(|| Failure::usage("run is not among the arguments"))?;
@@ -32,12 +43,7 @@ pub fn launch(global: &Global, _arguments: &RunArgs) -> Result<ExitCode, Failure
         out.read_to_string(&mut word)?;
     }
     if let Some(rest) = word.strip_prefix(READY) {
-        if global.output == crate::args::Form::Json {
-            println!("{}", serde_json::json!({ "id": id, "warnings": rest.trim() }));
-        } else {
-            println!("{id}");
-        }
-        return Ok(ExitCode::SUCCESS);
+        return Ok((id, rest.trim().to_owned()));
     }
     let status = child.wait()?.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(FAILED_TO_RUN);
     let message = word.trim().trim_start_matches("cofferdam: ").to_owned();
@@ -65,7 +71,12 @@ fn supervise(global: Global, arguments: &MonitorArgs, ahead: Option<Ahead>) -> R
     let engine = context.engine_named(arguments.run.engine, ahead, true)?;
     let mut run = arguments.run.clone();
     run.detach = true;
+    if run.owner.is_some() {
+        // What is one command's alone.
+        (run.env, run.env_file, run.timeout, run.tty) = (Vec::new(), Vec::new(), None, false);
+    }
     let mut wanted = request::build(&context, &run, &engine.capabilities(), id)?;
+    owner::keep(&run, &mut wanted, engine.capabilities().name)?;
     wanted.streams = Streams { terminal: run.tty.then_some((24, 80)), ..Streams::detached() };
     std::env::set_current_dir("/")?;
     let (outcome, _records) = context.runtime.block_on(async {

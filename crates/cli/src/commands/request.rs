@@ -66,6 +66,7 @@ pub fn build(context: &Context, arguments: &RunArgs, capabilities: &Capabilities
         log_bytes: LOG_BYTES,
         streams: Streams::detached(),
         health: None,
+        kept_for: None,
         unplugged: BTreeSet::new(),
         bare: false,
         user,

@@ -1,8 +1,8 @@
 //! `cofferdam run`: a command in a new sandbox, in the foreground or detached.
 
-use crate::args::{Global, RunArgs};
+use crate::args::{Global, Lifecycle, RunArgs};
 use crate::commands::apply::{all_there, branch_of};
-use crate::commands::{monitor, request};
+use crate::commands::{monitor, owner, request};
 use crate::context::{Context, random};
 use crate::engines::EngineName;
 use crate::exit::{FAILED_TO_RUN, Failure, NOT_FOUND, TIME_LIMIT};
@@ -26,9 +26,13 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 /// Runs it.
 pub fn run(global: Global, arguments: RunArgs, ahead: Option<Ahead>) -> Result<ExitCode, Failure> {
+    if arguments.lifecycle() != Lifecycle::Call {
+        drop(ahead);
+        return owner::run(global, &arguments);
+    }
     if arguments.detach {
         crate::images::ensure(&global, &arguments.image, &arguments.trust)?;
-        return monitor::launch(&global, &arguments);
+        return monitor::launch(&global);
     }
     let context = Context::open(global)?;
     let engine = context.engine_named(arguments.engine, ahead, true)?;

@@ -26,7 +26,7 @@ suite! {
     exit_status, signal_status, streams_are_apart, missing_program, program_without_permission, missing_directory,
     oversized_arguments, large_environment, script_without_interpreter_line, users, root_manages_its_range,
     host_name_and_hosts, terminal, exec_joins, many_execs_at_once, exec_ends_with_its_children, main_ends_everything,
-    stop_lets_it_end, stop_kills_the_stubborn, kill_ends_a_stopped_process, pause_and_kill, zombies_are_reaped,
+    held_for_others, stop_lets_it_end, stop_kills_the_stubborn, kill_ends_a_stopped_process, pause_and_kill, zombies_are_reaped,
     memory_is_reported, memory_files_are_charged, processes, fork_bomb_is_killable, disk_in_memory, disk_on_disk, inodes,
     open_files, cpu, limits_survive_exec, kernel_objects_are_charged, a_neighbour_goes_on,
     copy_in_and_out, links_stay_inside, links_swapped_meanwhile, copies_are_bounded, mounts, changes_do_not_reach_the_image,

@@ -190,6 +190,18 @@ async fn stop_lets_it_end(kit: &Kit<'_>) -> Verdict {
     expect(status == ExitStatus::Code(5), || format!("{status:?}"))
 }
 
+/// Without a program the main process is there and does nothing; the sandbox serves others.
+async fn held_for_others(kit: &Kit<'_>) -> Verdict {
+    let made = kit.sandbox(|_| {}).await?;
+    let mut main = made.start(&[]).await?;
+    made.exec(&["/bin/sh", "-c", "echo kept > /tmp/x"]).await?;
+    let again = made.exec(&["/bin/cat", "/tmp/x"]).await?;
+    made.sandbox.control(Control::Stop { grace: Duration::from_secs(20) }).await.map_err(|e| e.to_string())?;
+    let status = main.wait().await;
+    made.delete().await?;
+    expect(again.out == "kept\n" && status == ExitStatus::Signal(15), || format!("{again:?} {status:?}"))
+}
+
 async fn stop_kills_the_stubborn(kit: &Kit<'_>) -> Verdict {
     let made = kit.sandbox(|_| {}).await?;
     let mut main = made.start(&["/bin/sh", "-c", "trap '' TERM INT HUP; : > /tmp/ready; while :; do sleep 1; done"]).await?;
@@ -257,6 +269,7 @@ pub const CHECKS: &[Check] = &[
     check!(many_execs_at_once),
     check!(exec_ends_with_its_children),
     check!(main_ends_everything),
+    check!(held_for_others),
     check!(stop_lets_it_end),
     check!(stop_kills_the_stubborn),
     check!(kill_ends_a_stopped_process),

@@ -83,6 +83,7 @@ impl Building<'_> {
             log_bytes: LOG_BYTES,
             streams: streams()?,
             health: None,
+            kept_for: None,
             unplugged: BTreeSet::new(),
             bare: true,
         };

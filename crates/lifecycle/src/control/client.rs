@@ -49,7 +49,7 @@ impl Client {
     pub fn connect(directory: &Path) -> Result<Self, ClientError> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(io::Error::from)?;
         let path = directory.join(SOCKET_NAME);
-        let short = super::server::short_path(&path)?;
+        let short = super::short_path(&path)?;
         let address = SocketAddrUnix::new(short.path()).map_err(io::Error::from)?;
         connect(&socket, &address).map_err(|_| ClientError::NotRunning)?;
         Ok(Self { socket })

@@ -1,9 +1,11 @@
 //! The supervisor's side.
 
+use super::short_path::short_path;
 use super::{Command, Exec, LARGEST_MESSAGE, PIECE_ERROR, PIECE_INPUT, PIECE_OUTPUT, Reply, Request, SOCKET_NAME};
 use crate::gating::Gating;
 use crate::log::Stream;
 use crate::pump::{Output, Piece};
+use crate::usage::Usage;
 use cofferdam_engine::{Changes, Control, EngineError, ErrorKind, Process, ProcessSpec, Sandbox, Stdio};
 use cofferdam_policy::egress::Policy;
 use cofferdam_ssh::{HostKey, Inside};
@@ -12,7 +14,7 @@ use cofferdam_trust::{User, UserError};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with};
 use std::io;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -32,6 +34,7 @@ struct Shared {
     commands: UnboundedSender<Command>,
     defaults: Defaults,
     main: tokio::sync::Mutex<MainProcess>,
+    usage: Option<Arc<Usage>>,
 }
 
 struct MainProcess {
@@ -66,28 +69,6 @@ impl Drop for Server {
     }
 }
 
-/// A path short enough for a socket address (108 bytes), by way of an open directory.
-#[derive(Debug)]
-pub struct ShortPath {
-    path: PathBuf,
-    _directory: OwnedFd,
-}
-
-impl ShortPath {
-    /// The path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-/// Shortens the path of a socket.
-pub fn short_path(path: &Path) -> io::Result<ShortPath> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    let directory = OwnedFd::from(std::fs::File::open(parent)?);
-    let name = path.file_name().unwrap_or_default();
-    Ok(ShortPath { path: Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name), _directory: directory })
-}
-
 /// What requests are about.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
@@ -101,11 +82,13 @@ pub struct Surroundings<'a> {
     pub main: &'a Process,
     /// Its output.
     pub output: &'a Arc<Output>,
+    /// Who uses it, if it is kept for one owner.
+    pub usage: Option<&'a Arc<Usage>>,
 }
 
 /// Opens the control socket of a sandbox.
 pub fn serve(around: Surroundings<'_>, defaults: Defaults, commands: UnboundedSender<Command>) -> io::Result<Server> {
-    let Surroundings { directory, sandbox, gating, main, output } = around;
+    let Surroundings { directory, sandbox, gating, main, output, usage } = around;
     let path = directory.join(SOCKET_NAME);
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     let short = short_path(&path)?;
@@ -113,8 +96,8 @@ pub fn serve(around: Surroundings<'_>, defaults: Defaults, commands: UnboundedSe
     listen(&socket, BACKLOG)?;
     let terminal = main.terminal.as_ref().map(OwnedFd::try_clone).transpose()?;
     let main = tokio::sync::Mutex::new(MainProcess { wait: main.watch(), terminal });
-    let gating = gating.cloned();
-    let shared = Arc::new(Shared { sandbox: Arc::clone(sandbox), gating, output: Arc::clone(output), commands, defaults, main });
+    let (gating, usage) = (gating.cloned(), usage.cloned());
+    let shared = Arc::new(Shared { sandbox: Arc::clone(sandbox), gating, output: Arc::clone(output), commands, defaults, main, usage });
     let listener = readiness::register(socket)?;
     let task = tokio::spawn(accept_all(listener, shared)).abort_handle();
     Ok(Server { task, path })
@@ -225,6 +208,14 @@ impl Connection {
                 let reply = self.changes(epoch, of_view, fds).await;
                 return self.reply(&reply, &[]).await;
             }
+            Request::Use => {
+                self.keep_using().await;
+                return false;
+            }
+            Request::Release { grace_ms } => {
+                let released = self.shared.usage.as_ref().map(|usage| usage.release(Duration::from_millis(grace_ms)));
+                return self.reply(&released.map_or_else(not_kept, |()| Reply::Done), &[]).await;
+            }
             Request::Replace { policy } => return self.reply(&self.replace(policy).await, &[]).await,
             Request::Stop { grace_ms } => Command::Stop { grace: Duration::from_millis(grace_ms) },
             Request::Kill { signal: None } => Command::Kill,
@@ -237,6 +228,18 @@ impl Connection {
         let sent = self.shared.commands.send(command).is_ok();
         let quiet = matches!(command, Command::Resize(..));
         sent && (quiet || self.reply(&Reply::Done, &[]).await)
+    }
+
+    async fn keep_using(&self) {
+        let Some(usage) = &self.shared.usage else {
+            self.reply(&not_kept(), &[]).await;
+            return;
+        };
+        if let Some(_use) = usage.begin()
+            && self.reply(&Reply::Done, &[]).await
+        {
+            self.hang_up().await;
+        }
     }
 
     async fn changes(&self, epoch: i64, of_view: bool, mut fds: Vec<OwnedFd>) -> Reply {
@@ -418,6 +421,10 @@ fn forward(socket: &OwnedFd, pieces: &Receiver<Piece>) {
 
 fn name_of(entry: &[u8]) -> &[u8] {
     entry.split(|byte| *byte == b'=').next().unwrap_or(entry)
+}
+
+fn not_kept() -> Reply {
+    failed("it is kept for no owner".into(), 1)
 }
 
 fn failed(message: String, code: i32) -> Reply {

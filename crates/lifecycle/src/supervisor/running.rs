@@ -1,13 +1,14 @@
 //! A sandbox from the start of its main process to the commit of its exit.
 
 use super::streams::Pumps;
-use super::{Health, Inspect, Outcome, SupervisorError, event};
+use super::{Health, Inspect, Kept, Outcome, SupervisorError, event};
 use crate::control::{self, Command, Defaults, Surroundings};
 use crate::data::now;
 use crate::gating::Gating;
 use crate::publish::Published;
 use crate::pump::Output;
 use crate::records::Records;
+use crate::usage::Usage;
 use cofferdam_engine::{Changes, Control, EngineError, EngineEvent, ExitStatus, Observation, Process, Sandbox, Transfer};
 use cofferdam_model::{NewEvent, Reason, SandboxRecord, Timestamp};
 use cofferdam_store::Durability;
@@ -42,6 +43,7 @@ pub(super) struct Running {
     pub(super) directory: PathBuf,
     pub(super) defaults: Defaults,
     pub(super) health: Option<Health>,
+    pub(super) kept_for: Option<(Kept, Arc<Usage>)>,
     pub(super) actor: String,
 }
 
@@ -98,6 +100,12 @@ impl Running {
                     None => pending().await,
                 }
             };
+            let unused = async {
+                match self.kept_for.as_ref().filter(|_| why.is_none()) {
+                    Some((kept, usage)) => usage.over(kept.idle).await,
+                    None => pending().await,
+                }
+            };
             let look_at_record = async {
                 match &self.gating {
                     Some(_) => sleep(LOOK_AT_RECORD).await,
@@ -113,6 +121,10 @@ impl Running {
                         why.get_or_insert(Reason::GateLost);
                         self.sandbox.control(Control::Kill).await?;
                     }
+                }
+                () = unused => {
+                    why = Some(Reason::Unused);
+                    self.sandbox.control(Control::Kill).await?;
                 }
                 () = look_at_health => {
                     next_look = Some(Instant::now() + between);
@@ -153,6 +165,7 @@ impl Running {
             gating: self.gating.as_ref(),
             main: &self.process,
             output: &self.output,
+            usage: self.kept_for.as_ref().map(|(_, usage)| usage),
         }
     }
 

@@ -248,6 +248,7 @@ impl Stage<'_> {
             labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
             log_bytes: LOG_BYTES,
             streams: Streams::detached(),
+            kept_for: None,
             health: Some(Health { file: format!("{WORKSPACE}/.synth/task.json").into(), every: LOOK_EVERY, tries: MOST_MISSES }),
             unplugged: BTreeSet::new(),
             bare: false,

@@ -83,6 +83,7 @@ fn request(number: u8, root: &Path, health: Option<Health>) -> Request {
         labels: BTreeMap::new(),
         log_bytes: LOG_BYTES,
         streams: Streams::detached(),
+        kept_for: None,
         health,
         unplugged: BTreeSet::new(),
         bare: false,
