@@ -119,12 +119,27 @@ fn containers_are_made_as_the_model_says() {
         (&host["Memory"], json!(67_108_864)),
         (&host["MemorySwap"], json!(67_108_864)),
         (&host["CapDrop"], json!(["ALL"])),
+        (&host["RestartPolicy"]["MaximumRetryCount"], json!(0)),
+        (&host["CgroupParent"], json!("")),
+        (&host["UsernsMode"], json!("")),
+        (&host["PublishAllPorts"], json!(false)),
         (&host["LogConfig"]["Config"]["max-size"], json!("10m")),
     ];
     for (value, wanted) in expected {
         assert_eq!(*value, wanted, "{host}");
     }
     assert!(host["Devices"].as_array().is_none_or(Vec::is_empty), "{host}");
+    assert!(["", "no"].contains(&host["RestartPolicy"]["Name"].as_str().expect("said")), "{}", host["RestartPolicy"]);
+    assert!(host["NanoCpus"].as_i64().is_some_and(|cpus| cpus > 0), "{host}");
+    let mounts = all[0]["Mounts"].as_array().expect("a list");
+    assert!(
+        mounts.iter().all(|mount| mount["Propagation"] != "shared" && !mount["Source"].to_string().contains("docker.sock")),
+        "{mounts:?}"
+    );
+    // The daemon may look whether a process can be started, by itself now and then.
+    assert!(all[0]["State"]["Health"]["Status"].is_string(), "{}", all[0]["State"]);
+    let test = config["Healthcheck"]["Test"].as_array().expect("a list").iter().skip(1).filter_map(Value::as_str).collect::<Vec<_>>();
+    assert_eq!(on.docker.run(&format!("docker exec $(docker ps -q) {}", test.join(" "))).code, 0, "{test:?}");
     assert!(host["PidsLimit"].as_i64().is_some_and(|limit| limit > 0), "{host}");
     let security = host["SecurityOpt"].to_string();
     assert!(

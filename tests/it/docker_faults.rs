@@ -4,7 +4,8 @@ use crate::docker::On;
 use cofferdam_tests::docker::Docker;
 use cofferdam_tests::eventually;
 use serde_json::Value;
-use std::process::Stdio;
+use std::fs;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const DETACHED: [&str; 7] = ["run", "--engine", "docker", "--image", "base:1", "-d", "--name"];
@@ -90,4 +91,30 @@ fn installations_share_a_daemon_and_nothing_else() {
     assert_eq!(on.ok(&["ps", "-q"]).lines().count(), 1);
     on.ok(&["rm", "-f", "mine"]);
     assert_eq!(on.containers(), "");
+}
+
+/// Loading an image and making a container each say so, and leave nothing.
+#[test]
+fn a_full_disk_of_the_daemon_is_an_error_by_name() {
+    let on = On::with(Docker::start_small(256 << 20));
+    let fill = on.docker.data().join("fill");
+    let filled = |bytes: &str| {
+        let script = format!("head -c {bytes} /dev/zero > {}; true", fill.display());
+        Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status().expect("filled");
+    };
+    let refused = |what: &str| {
+        let ran = on.sandbox(&["--", "true"]);
+        let named = ran.err.contains("disk of the Docker daemon") && ran.err.contains("docker system prune");
+        assert!(ran.code == 125 && named && ran.err.lines().count() == 1, "{what}: {ran:?}");
+        assert_eq!(on.containers(), "", "{what}");
+    };
+    filled("300M");
+    refused("an image does not fit");
+    fs::remove_file(&fill).expect("removed");
+    assert_eq!(on.sandbox(&["--", "true"]).code, 0, "there is room");
+    filled("300M");
+    refused("a container does not fit");
+    fs::remove_file(&fill).expect("removed");
+    assert_eq!(on.sandbox(&["--", "true"]).code, 0, "there is room again");
+    on.home.assert_clean();
 }

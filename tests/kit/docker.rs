@@ -3,7 +3,7 @@
 
 use crate::lab::SITE;
 use crate::{Ended, ended, eventually};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -61,6 +61,25 @@ impl Docker {
         let docker = Self { child, directory, more, network: None };
         docker.wait();
         docker
+    }
+
+    /// Starts one whose data are on a file system of so many bytes, in memory.
+    pub fn start_small(bytes: u64) -> Self {
+        let directory = tempfile::Builder::new().prefix("docker-of-a-test").tempdir_in("/var/tmp").expect("a directory");
+        let data = directory.path().join("data");
+        std::fs::create_dir(&data).expect("made");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(&data).status().expect("mount");
+        assert!(mounted.success());
+        let child = spawn(directory.path(), &[], None);
+        let docker = Self { child, directory, more: &[], network: None };
+        docker.wait();
+        docker
+    }
+
+    /// Where its data are.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
     }
 
     /// Starts one with a bridge, in a network of its own.
@@ -129,6 +148,8 @@ impl Drop for Docker {
     fn drop(&mut self) {
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
+        // What lies in memory is mounted there; elsewhere nothing is.
+        let _ = Command::new("umount").args(["-R", "-q"]).arg(self.data()).stderr(Stdio::null()).status();
         if let Some(network) = &self.network {
             let _ = Command::new("ip").args(["netns", "del", network]).status();
         }

@@ -15,6 +15,9 @@ use std::path::Path;
 
 /// Where our own files stand in a container.
 pub const OWN: &str = "/run/cofferdam";
+/// The program of pid 1, for the daemon's own look whether a process can be started; whether pid 1 lives is seen by its supervisor at once.
+pub const HEALTH: &str = "/sys/cofferdam";
+const HEALTH_EVERY_NANOS: i64 = 1_800_000_000_000;
 /// The label with the installation's id.
 pub const INSTALL: &str = "cofferdam.install";
 /// The label with the sandbox's id.
@@ -93,7 +96,11 @@ pub fn describe(spec: &SandboxSpec, daemon: &Daemon, beside: Option<&str>) -> Re
         working_dir: Some("/".into()),
         labels: Some(labels),
         network_disabled: beside.is_none().then_some(false),
-        healthcheck: Some(bollard::models::HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
+        healthcheck: Some(bollard::models::HealthConfig {
+            test: Some(vec!["CMD".into(), HEALTH.into(), "healthy".into()]),
+            interval: Some(HEALTH_EVERY_NANOS),
+            ..Default::default()
+        }),
         host_config: Some(host_config),
         ..Default::default()
     })

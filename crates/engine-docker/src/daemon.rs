@@ -186,13 +186,18 @@ pub fn failed(operation: &str, error: Error) -> EngineError {
                 remedy: "run Cofferdam where the daemon runs, with its data directory at the same path".into(),
             }
         }
-        Error::DockerResponseServerError { message, .. } if message.contains("no space left on device") => EngineError::Exhausted {
-            what: "the disk of the Docker daemon".into(),
-            why: message,
-            remedy: "free some space (docker system prune)".into(),
-        },
-        other => EngineError::host(format!("docker: {operation}"), io::Error::other(other.to_string())),
+        Error::DockerResponseServerError { message, .. } => said(operation, message),
+        other => said(operation, other.to_string()),
     }
+}
+
+/// What a daemon's word means that comes in an answer or in a stream of them.
+pub fn said(operation: &str, message: String) -> EngineError {
+    if message.contains("no space left on device") {
+        let (what, remedy) = ("the disk of the Docker daemon".into(), "free some space (docker system prune)".into());
+        return EngineError::Exhausted { what, why: message, remedy };
+    }
+    EngineError::host(format!("docker: {operation}"), io::Error::other(message))
 }
 
 /// Whether it is that something is not there.

@@ -1,6 +1,6 @@
 //! Images of the store, given to the daemon.
 
-use crate::daemon::{Daemon, failed, is_missing};
+use crate::daemon::{Daemon, failed, is_missing, said};
 use cofferdam_engine::EngineError;
 use cofferdam_model::image::{Digest, Reference};
 use cofferdam_trust::content::{Content, ImageRecord};
@@ -48,7 +48,7 @@ impl Daemon {
         while let Some(answer) = answers.next().await {
             let answer = answer.map_err(|error| failed("load the image", error))?;
             if let Some(detail) = answer.error_detail {
-                return Err(host(io::Error::other(detail.message.unwrap_or_default())));
+                return Err(said("load the image", detail.message.unwrap_or_default()));
             }
         }
         if self.has(&record.config_digest).await? {

@@ -4,7 +4,7 @@
 //! those of the native engine; `/tmp`, `/workspace` and what a task puts in have the owners and permissions that they have there, whatever the
 //! image brought; our own files go out of sight.
 
-use crate::container::{self, OWN};
+use crate::container::{self, HEALTH, OWN};
 use cofferdam_engine::{self as engine, EngineError, SandboxSpec};
 use cofferdam_engine_host::device::{self, Devices, system};
 use cofferdam_sys::ids::Ids;
@@ -113,15 +113,15 @@ fn among_its_mounts(devices: &Devices, writable: &[String], volumes: &[Volume], 
     let bare = clone_tree(CWD, "/", false)?;
     places.iter().try_for_each(|place| restore(place, &bare))?;
     volumes.iter().try_for_each(attach)?;
-    cover_sys()?;
+    cover_sys(&clone_tree(CWD, &format!("{OWN}/init"), false)?)?;
     mount::detach(OWN)?;
     // The place that it was mounted at; where the root is read-only it stays, empty.
     let _ = rustix::fs::rmdir(OWN);
     clone_tree(CWD, "/", true)
 }
 
-/// Of `/sys`, the part that programs ask for the number of CPUs.
-fn cover_sys() -> Result<()> {
+/// Of `/sys`, the part that programs ask for the number of CPUs; and the program that the daemon executes to see whether it can.
+fn cover_sys(health: &OwnedFd) -> Result<()> {
     let closed = attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC;
     let whole = new_fs("sysfs", &[], closed)?;
     // Before 6.15 only of what is attached.
@@ -132,7 +132,12 @@ fn cover_sys() -> Result<()> {
     for directory in ["devices", "devices/system"] {
         mkdirat(&sys, directory, Mode::from_raw_mode(0o755)).map_err(|e| cofferdam_sys::Error::new("make /sys", e))?;
     }
+    let place = Path::new(HEALTH).file_name().unwrap_or_default();
+    rustix::fs::openat(&sys, place, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o444))
+        .map_err(|e| cofferdam_sys::Error::new("make /sys", e))?;
     set_attributes(&sys, closed, None, false)?;
+    set_attributes(health, attr::READ_ONLY | attr::NO_SUID | attr::NO_DEV, None, false)?;
     mount::attach(&sys, "/sys")?;
+    mount::attach(health, HEALTH)?;
     mount::attach(&part, "/sys/devices/system")
 }

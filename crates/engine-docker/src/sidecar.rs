@@ -7,7 +7,7 @@
 
 use crate::container::{INSTALL, SANDBOX};
 use crate::daemon::{Daemon, failed};
-use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountType};
+use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountType};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, InspectContainerOptions, LogsOptionsBuilder, StartContainerOptions};
 use cofferdam_engine::{EngineError, SandboxSpec, Wiring};
 use cofferdam_gate::client::Gate;
@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 const MEMORY_BYTES: i64 = 64 << 20;
 const NANO_CPUS: i64 = 500_000_000;
 const PIDS: i64 = 32;
+/// For the daemon's own list: its supervisor sees at once when it ends.
+const HEALTH_EVERY_NANOS: i64 = 60_000_000_000;
 const READY_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How many looks are made before the daemon is asked whether it still runs.
@@ -94,6 +96,11 @@ fn describe(spec: &SandboxSpec, image: &ImageRecord, directory: &Path, servers: 
         entrypoint: Some(words.collect()),
         image: Some(image.config_digest.to_string()),
         labels: Some(HashMap::from([(INSTALL.to_owned(), spec.install.to_string()), (SANDBOX.to_owned(), spec.id.to_string())])),
+        healthcheck: Some(HealthConfig {
+            test: Some(["CMD", "/cofferdam", "gate", "--healthy", &socket].map(str::to_owned).into()),
+            interval: Some(HEALTH_EVERY_NANOS),
+            ..Default::default()
+        }),
         host_config: Some(host_config),
         ..Default::default()
     }

@@ -80,6 +80,8 @@ struct State {
     live: Mutex<HashMap<u64, Live>>,
     next: AtomicU64,
     connections: Arc<Semaphore>,
+    /// Of its questions, over UDP and TCP together.
+    pace: tokio::sync::Mutex<Pace>,
     resolving: Semaphore,
     out: WayOut,
     traffic: relay::Traffic,
@@ -100,6 +102,7 @@ impl Sandbox {
             live: Mutex::default(),
             next: AtomicU64::new(1),
             connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+            pace: tokio::sync::Mutex::new(Pace::new()),
             resolving: Semaphore::new(MOST_RESOLVING),
             out,
             traffic: relay::Traffic::default(),
@@ -244,9 +247,8 @@ impl Pace {
 
 async fn answer_datagrams(state: Arc<State>, socket: UdpSocket) {
     let mut query = [0u8; LARGEST_QUERY];
-    let mut pace = Pace::new();
     loop {
-        pace.keep().await;
+        state.pace.lock().await.keep().await;
         match socket.recv_from(&mut query).await {
             Ok((length, from)) => {
                 if let Some(answer) = state.answer(&query[..length]) {
@@ -290,6 +292,7 @@ async fn answer_stream(state: &State, mut stream: TcpStream) -> std::io::Result<
             return Ok(());
         };
         timeout(DNS_IDLE, stream.read_exact(place)).await??;
+        state.pace.lock().await.keep().await;
         let Some(answer) = state.answer(&query[..length]) else { return Ok(()) };
         let mut message = (answer.len() as u16).to_be_bytes().to_vec();
         message.extend(answer);

@@ -16,15 +16,18 @@ use cofferdam_gate::protocol::{Outside, Request, VERSION};
 use cofferdam_gate::{Decision, addresses_of_this_host};
 use cofferdam_model::NewEvent;
 use cofferdam_policy::egress::Policy;
-use cofferdam_sys::readiness;
+use cofferdam_sys::{lock, readiness};
 use starting::{LOOK_AGAIN, find_or_start};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+/// How long a gate may take to write down what it has counted.
+const WRITES_WITHIN: Duration = Duration::from_secs(2);
 /// What a gate says when it can be connected to.
 pub const READY: &str = "ready";
 const TRIES: u32 = 20;
@@ -182,7 +185,9 @@ impl Gating {
             let Some(GateSockets { dns_udp, dns_tcp, tcp_v4, tcp_v6, .. }) = &state.sockets else {
                 return Err(io::Error::other("the sandbox has no sockets yet"));
             };
-            let record = File::options().append(true).open(&self.record)?;
+            let record = File::options().read(true).append(true).open(&self.record)?.into();
+            // The gate's for as long as it has the file: it writes what it has counted before it lets go.
+            lock::lock_shared(&record).map_err(|error| error.source)?;
             let names = File::options().read(true).append(true).create(true).open(self.record.with_file_name(NAMES))?;
             let fds = [dns_udp.as_fd(), dns_tcp.as_fd(), tcp_v4.as_fd(), tcp_v6.as_fd(), record.as_fd(), names.as_fd()];
             let request = Request::Register { policy: state.policy.clone(), outside: state.outside.clone() };
@@ -377,11 +382,21 @@ fn event_of(line: &Line, subject: &str) -> NewEvent {
     }
 }
 
-/// What a killed supervisor did not take over any more, for the sweep.
+/// What a killed supervisor did not take over any more, for the sweep. The gate may still be writing down what it has counted: it is waited for.
 pub fn leftover_record(directory: &Path, subject: &str) -> Vec<NewEvent> {
+    wait_for_gate(&directory.join(RECORD));
     let taken = std::fs::read_to_string(directory.join(TAKEN)).ok().and_then(|text| text.parse().ok());
     let lines = read_lines(&directory.join(RECORD), &mut taken.unwrap_or(0)).unwrap_or_default();
     lines.iter().map(|line| line.as_ref().map_or_else(|| unreadable(subject), |line| event_of(line, subject))).collect()
+}
+
+/// A gate notices at once that its supervisor has gone. One that does not is not waited for any longer.
+fn wait_for_gate(record: &Path) {
+    let Ok(file) = File::open(record).map(OwnedFd::from) else { return };
+    let begun = Instant::now();
+    while matches!(lock::try_lock(&file, true), Ok(false)) && begun.elapsed() < WRITES_WITHIN {
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The sweep: ends what a dead supervisor left.
 //!
-//! Takes no input, is idempotent, waits for nobody. A sandbox is dead if its lock can be taken: its supervisor holds it
+//! Takes no input, is idempotent, waits for nobody but a gate that writes down its last counts. A sandbox is dead if its lock can be taken: its supervisor holds it
 //! from before anything is made until everything is gone.
 
 use crate::data::{DataDir, is_as_good_as_gone, now, remove_tree};
