@@ -25,17 +25,34 @@ pub fn parse<T: DeserializeOwned>(source_name: &str, text: &str) -> Result<T, Ya
         let place = error.location();
         let (line, column) = place.map_or((1, 1), |place| (place.line(), place.column()));
         let message = shorten(&error.to_string());
-        let message = suggest(&message).map_or(message.clone(), |near| format!("{message}; did you mean \"{near}\"?"));
-        let shown = text.lines().nth(line as usize - 1).unwrap_or("");
+        let message = match suggest(&message) {
+            Some(near) => format!("{message}; did you mean \"{near}\"?"),
+            None => begin(&message, LONGEST_MESSAGE),
+        };
+        let shown = begin(text.lines().nth(line as usize - 1).unwrap_or(""), LONGEST_EXCERPT);
         let excerpt = if shown.is_empty() { String::new() } else { format!("\n  {line} | {shown}") };
         YamlError { source_name: source_name.to_owned(), line, column, message, excerpt }
     })
+}
+
+/// What is shown of a text that a file may have made as long as it likes.
+fn begin(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// Writes a document.
 pub fn write<T: Serialize>(value: &T) -> Result<String, serde_saphyr::ser::Error> {
     serde_saphyr::to_string(value)
 }
+
+/// Characters of what is told.
+const LONGEST_MESSAGE: usize = 1000;
+const LONGEST_EXCERPT: usize = 200;
+/// Bytes of a word that something near is looked for.
+const LONGEST_WORD: usize = 64;
 
 /// The message without the place that the parser appends: it stands in front already.
 fn shorten(message: &str) -> String {
@@ -48,8 +65,9 @@ fn shorten(message: &str) -> String {
 /// ("unknown field `x`, expected one of a, b").
 fn suggest(message: &str) -> Option<String> {
     let rest = message.strip_prefix("unknown ")?;
-    let unknown = rest.split('`').nth(1)?;
-    let (_, known) = rest.split_once("expected ")?;
+    // A file may call a field what it likes, backquotes and "expected" among it: then nothing is suggested.
+    let (unknown, rest) = rest.split_once('`')?.1.split_once('`')?;
+    let known = rest.strip_prefix(", expected ").filter(|_| unknown.len() <= LONGEST_WORD)?;
     let known = known.trim_start_matches("one of ").split(", ").map(|name| name.trim_matches('`'));
     let nearest = known.map(|known| (distance(unknown, known), known)).min()?;
     (nearest.0 <= 1 + unknown.len() / 3).then(|| nearest.1.to_owned())
@@ -80,6 +98,22 @@ mod tests {
         for (a, b, expected) in [("", "", 0), ("a", "", 1), ("dificulty", "difficulty", 1), ("kitten", "sitting", 3)] {
             assert_eq!(distance(a, b), expected);
         }
+    }
+
+    /// The nearest of a million words to a word of a million letters is looked for for hours.
+    #[test]
+    fn a_fields_name_decides_nothing() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Known {
+            _name: u32,
+        }
+        for text in [format!("{}: 1\n", "k".repeat(1 << 20)), format!("? a expected {}\n: 1\n", "b, expected ".repeat(1 << 17))] {
+            let said = parse::<Known>("f", &text).expect_err("unknown").to_string();
+            assert!(said.chars().count() < 2000, "{}", said.len());
+        }
+        let near = parse::<Known>("f", "_nam: 1\n").expect_err("unknown").to_string();
+        assert!(near.contains("did you mean \"_name\""), "{near}");
     }
 
     #[test]
