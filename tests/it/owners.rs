@@ -122,3 +122,29 @@ pub fn time_limits_and_failures_are_of_one_command() {
         assert!([2, 125].contains(&refused.code) && refused.err.contains(why), "{arguments:?}: {refused:?}");
     }
 }
+
+/// A policy file is followed, so its change makes no other sandbox; a directory in another's place does.
+#[test]
+pub fn a_changed_file_and_a_replaced_directory() {
+    let home = Home::new();
+    let (policy, shown) = (home.path("policy.yaml"), home.path("shown"));
+    let write = |name: &str| fs::write(&policy, format!("version: 1\nnetwork: limited_web\nallow: [{name}]\n")).expect("written");
+    let policy = policy.display().to_string();
+    write("one.example");
+    assert_eq!(home.run(&words("one", &["--policy", &policy], "touch /tmp/x")).code, 0);
+    write("two.example");
+    let followed = home.run(&words("one", &["--policy", &policy], "test -e /tmp/x"));
+    assert_eq!(followed.code, 0, "{followed:?}");
+    assert_ne!(home.run(&words("one", &["--policy", &policy, "--deny", "a.example"], "test -e /tmp/x")).code, 0, "another policy");
+    let mounted = format!("{}:/shown", shown.display());
+    for text in ["first", "second"] {
+        fs::create_dir(&shown).expect("made");
+        fs::write(shown.join("file"), text).expect("written");
+        let ran = home.run(&words("two", &["-v", &mounted], "cat /shown/file"));
+        assert_eq!(ran.out, text, "{ran:?}");
+        fs::rename(&shown, home.path(text)).expect("moved");
+    }
+    home.ok(&["release", "one", "--now"]);
+    home.ok(&["release", "two", "--now"]);
+    none_left(&home);
+}

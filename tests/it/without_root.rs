@@ -16,7 +16,7 @@ again! {
     policies: a_policy_is_replaced_while_connections_stand, a_policy_file_is_followed_and_edited, a_policy_is_learned,
         a_task_has_a_network_for_each_phase, a_tasks_own_list_is_added_to, policies_are_checked_and_explained;
     owners: commands_of_one_owner_share_a_sandbox_and_others_do_not, the_first_ones_come_at_once, grace_and_idleness_end_it,
-        time_limits_and_failures_are_of_one_command;
+        time_limits_and_failures_are_of_one_command, a_changed_file_and_a_replaced_directory;
     name_servers: plain_ones_are_asked_and_no_other, over_tls_nothing_is_asked_in_the_open;
     gate_faults: a_gate_that_is_killed_again_and_again_lets_nothing_out;
     clients: git_over_https_and_its_own_protocol, pip_and_apt_fetch_packages, npm_fetches_packages, psql_a_web_socket_and_openssl,

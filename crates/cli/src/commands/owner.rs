@@ -76,7 +76,12 @@ fn check(arguments: &RunArgs) -> Result<(), Failure> {
 
 /// What makes the sandbox: everything but the command, its environment, directory and time limit.
 fn key(arguments: &RunArgs, wanted: &Request, engine: &str) -> String {
-    let mounts: Vec<_> = wanted.mounts.iter().map(|mount| (mount.source.path(), &mount.target, mount.writable)).collect();
+    // A tree in another's place is another tree.
+    let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|found| (found.st_dev, found.st_ino)).ok();
+    let mounts: Vec<_> = wanted.mounts.iter().map(|mount| (inode(mount.source.fd()), &mount.target, mount.writable)).collect();
+    // A file is followed as it changes: what it says at the moment makes no other sandbox.
+    let file = wanted.gate.as_ref().and_then(|gate| gate.file.as_ref()).map(|file| &file.path);
+    let policy = wanted.gate.as_ref().filter(|_| file.is_none()).map(|gate| &gate.policy);
     let labels: BTreeMap<_, _> = wanted.labels.iter().filter(|(name, _)| !name.starts_with("cofferdam.")).collect();
     let whole = serde_json::json!({
         "owner": arguments.owner,
@@ -87,8 +92,8 @@ fn key(arguments: &RunArgs, wanted: &Request, engine: &str) -> String {
         "user": (wanted.user.uid, wanted.user.gid),
         "limits": Limits { timeout: None, ..wanted.limits },
         "network": wanted.network,
-        "policy": wanted.gate.as_ref().map(|gate| &gate.policy),
-        "policy_file": arguments.policy,
+        "policy": policy,
+        "policy_file": (file, &arguments.allow, &arguments.deny),
         "mounts": mounts,
         "volumes": wanted.volumes,
         "publish": arguments.publish,

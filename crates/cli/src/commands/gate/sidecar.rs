@@ -39,9 +39,10 @@ pub fn run(arguments: &GateArgs) -> Result<ExitCode, Failure> {
     let open = followed.as_ref().map_or(arguments.open, |followed| followed.policy.is_open());
     let outside = outside(arguments, followed.is_some())?;
     // What a daemon calls the container's network is that of its first thread, which therefore stays in the shared one and does nothing.
-    let (set_up, is_set_up) = std::sync::mpsc::channel();
-    let (go, may_go) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
+        // In here: an error below ends what the other thread waits for.
+        let (set_up, is_set_up) = std::sync::mpsc::channel();
+        let (go, may_go) = std::sync::mpsc::channel();
         let serving = scope.spawn(move || serve(arguments, followed, (open, outside), (&set_up, &may_go)));
         if is_set_up.recv().is_ok() {
             give_up(Some(GATE_USER), None)?;
