@@ -66,7 +66,7 @@ pub fn the_first_ones_come_at_once() {
 pub fn grace_and_idleness_end_it() {
     let home = Home::new();
     let config = home.path("short.yaml");
-    fs::write(&config, "lifecycle: {grace: 2s, idle: 4s}\n").expect("written");
+    fs::write(&config, "lifecycle: {grace: 4s, idle: 7s}\n").expect("written");
     let run = |words: &[&str]| ended(home.command(words).env("COFFERDAM_CONFIG_PATH", &config));
     let used = |owner: &str, options: &[&str], script: &str| {
         let ran = run(&words(owner, options, script));
@@ -77,19 +77,19 @@ pub fn grace_and_idleness_end_it() {
     used("one", &[], "touch /tmp/x");
     assert_eq!(run(&["release", "one"]).code, 0);
     used("one", &[], "test -e /tmp/x");
-    std::thread::sleep(std::time::Duration::from_millis(2600));
+    std::thread::sleep(std::time::Duration::from_millis(4600));
     used("one", &[], "test -e /tmp/x");
     assert_eq!(run(&["release", "one"]).code, 0);
     none_left(&home);
     // A long command is a use; after it the time counts.
-    used("two", &[], "touch /tmp/x; sleep 5");
+    used("two", &[], "touch /tmp/x; sleep 8");
     used("two", &[], "test -e /tmp/x");
     none_left(&home);
     let events = home.ok(&["events", "-o", "json"]);
     assert!(events.contains("\"unused\""), "{events}");
     // A task's is there until it is released, and then at once.
     used("three", &["--lifecycle", "task"], "touch /tmp/x");
-    std::thread::sleep(std::time::Duration::from_secs(5));
+    std::thread::sleep(std::time::Duration::from_secs(8));
     used("three", &["--lifecycle", "task"], "test -e /tmp/x");
     assert_eq!(run(&["release", "three"]).code, 0);
     eventually("it ends at once", || live(&home).is_empty());
