@@ -6,21 +6,20 @@ use crate::files;
 use crate::refit::refit;
 use crate::sandbox::{DockerSandbox, Parts};
 use crate::sidecar::{self, Sidecar};
+use crate::starting::Starting;
 use async_trait::async_trait;
 use bollard::errors::Error;
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
-};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec, UnpluggedControl, Wiring};
 use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
 use cofferdam_engine_host::device::system;
+use cofferdam_engine_host::seccomp::FILTER;
 use cofferdam_engine_host::wiring;
 use cofferdam_gate::wire::{self, Wire};
 use cofferdam_model::{InstallId, SandboxId};
 use cofferdam_sys::ids::Ids;
 use cofferdam_sys::namespace::Network;
-use cofferdam_sys::plan_wire::REQUEST_GO;
-use cofferdam_sys::{channel, mount, outer};
+use cofferdam_sys::{channel, mount, outer, plan};
 use cofferdam_trust::Origin;
 use cofferdam_trust::content::{Content, ImageRecord};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -144,7 +143,7 @@ impl DockerEngine {
         self.bring_up(spec, &id, beside, events).await
     }
 
-    /// Starts the container, waits until its pid 1 has connected, and puts up its network meanwhile.
+    /// Starts the container, waits until its pid 1 has connected, and puts up its network.
     async fn bring_up(
         &self,
         spec: &SandboxSpec,
@@ -154,23 +153,25 @@ impl DockerEngine {
     ) -> Result<DockerSandbox, EngineError> {
         let socket = spec.directory.join("contained/socket");
         let listener = listen(&socket).map_err(|error| EngineError::host("listen for pid 1", error))?;
-        // Its pid 1 connects before the daemon has said that it runs.
-        let start = async {
-            let started = self.daemon.client.start_container(id, None::<StartContainerOptions>).await;
-            started.map_err(|error| failed("start the container", error))
-        };
+        let starting = Arc::new(Starting::begin(&self.daemon, id));
         let connected = async {
             let within = tokio::time::timeout(CONNECTS_WITHIN, accept(listener, id)).await;
             let accepted = within.unwrap_or_else(|_| Err(io::Error::other("its pid 1 does not connect")));
             let (control, pid) = accepted.map_err(|error| EngineError::host("start the container", error))?;
             spec.forked.happened();
-            let taken = self.take_over(spec, id, (pid, control), beside, events)?;
-            Ok::<_, EngineError>(taken)
+            self.take_over(spec, id, (pid, control), &starting, beside, events)
         };
-        let ((), sandbox) = tokio::try_join!(start, connected)?;
+        let sandbox = tokio::select! {
+            error = starting.failed() => Err(error),
+            sandbox = connected => sandbox,
+        };
+        if sandbox.is_err() {
+            // What the daemon is still starting cannot be removed.
+            let _ = starting.answered().await;
+        }
         // Nobody else connects: the socket has no listener any more, and now no name either.
         let _ = std::fs::remove_file(&socket);
-        Ok(sandbox)
+        sandbox
     }
 
     fn take_over(
@@ -178,6 +179,7 @@ impl DockerEngine {
         spec: &SandboxSpec,
         id: &str,
         (pid, control): (u32, OwnedFd),
+        starting: &Arc<Starting>,
         beside: Option<Sidecar>,
         events: UnboundedSender<EngineEvent>,
     ) -> Result<DockerSandbox, EngineError> {
@@ -208,8 +210,10 @@ impl DockerEngine {
             remedy: "run Cofferdam where the daemon runs, with /sys/fs/cgroup mounted".into(),
         })?;
         // Now it fences itself in, and serves.
-        channel::send_words(&control, [REQUEST_GO, 0, 0, 0], &[]).map_err(system)?;
-        let parts = Parts { control, pidfd, wire, namespace, root, ids, cgroup, beside };
+        let filter = if spec.unplugged.contains(&UnpluggedControl::Seccomp) { &[] } else { FILTER };
+        channel::send(&control, &plan::go_contained(filter), &[]).map_err(system)?;
+        let starting = Arc::clone(starting);
+        let parts = Parts { control, pidfd, wire, namespace, root, ids, cgroup, beside, starting };
         DockerSandbox::adopt(self.daemon.clone(), id.to_owned(), parts, spec, events)
     }
 }
@@ -295,7 +299,8 @@ impl Engine for DockerEngine {
             Err(error) => {
                 // The one that has another's network goes before it.
                 for id in made.iter().rev() {
-                    remove(&self.daemon, id).await?;
+                    // What stays is the sweep's; told is what went wrong first.
+                    let _ = remove(&self.daemon, id).await;
                 }
                 files::remove_own(&spec.directory);
                 sidecar::remove_own(&spec.directory);

@@ -18,6 +18,7 @@ mod image;
 mod refit;
 mod sandbox;
 mod sidecar;
+mod starting;
 mod world;
 
 pub use daemon::{Daemon, Facts};

@@ -5,6 +5,7 @@ use crate::daemon::Daemon;
 use crate::engine::remove;
 use crate::files;
 use crate::sidecar;
+use crate::starting::Starting;
 use async_trait::async_trait;
 use bollard::query_parameters::InspectContainerOptions;
 use cofferdam_engine::{
@@ -47,6 +48,8 @@ pub struct Parts {
     pub cgroup: Cgroup,
     /// The container of its gate, if that is beside it.
     pub beside: Option<String>,
+    /// What the daemon has yet to answer.
+    pub starting: Arc<Starting>,
 }
 
 /// A live or ended container.
@@ -54,6 +57,7 @@ pub struct DockerSandbox {
     daemon: Daemon,
     id: String,
     beside: Option<String>,
+    starting: Arc<Starting>,
     directory: PathBuf,
     processes: Arc<Processes>,
     root: OwnedFd,
@@ -78,7 +82,7 @@ impl DockerSandbox {
         spec: &SandboxSpec,
         events: UnboundedSender<EngineEvent>,
     ) -> Result<Self, EngineError> {
-        let Parts { control, pidfd, wire, namespace, root, ids, cgroup, beside } = parts;
+        let Parts { control, pidfd, wire, namespace, root, ids, cgroup, beside, starting } = parts;
         let refused = Arc::new(Refused::new(events));
         let gated = matches!(spec.wiring, Wiring::Gate { .. });
         let (resolver, kept) = if gated { (None, Some(wire.resolver)) } else { (Some(wire.resolver), None) };
@@ -94,6 +98,7 @@ impl DockerSandbox {
             daemon,
             id,
             beside,
+            starting,
             directory: spec.directory.clone(),
             processes: Arc::new(Processes::new(pid_one, pidfd, cgroup, ids.clone(), &spec.limits, of_root)),
             root,
@@ -120,6 +125,7 @@ impl DockerSandbox {
     async fn was_out_of_memory(&self) -> bool {
         const TRIES: u32 = 100;
         const PAUSE: Duration = Duration::from_millis(20);
+        let _ = self.starting.answered().await;
         for _ in 0..TRIES {
             let inspected = self.daemon.client.inspect_container(&self.id, None::<InspectContainerOptions>).await;
             let Some(state) = inspected.ok().and_then(|found| found.state) else { return false };
@@ -227,6 +233,7 @@ impl Sandbox for DockerSandbox {
         for task in &self.network {
             task.abort();
         }
+        self.starting.noticed_end().await;
         for id in [Some(&self.id), self.beside.as_ref()].into_iter().flatten() {
             match remove(&self.daemon, id).await {
                 // The daemon is away. Everything in the container has ended; the sweep finds what the daemon still knows of it.

@@ -9,6 +9,7 @@ pub mod device;
 pub mod pid_one;
 pub mod processes;
 pub mod refused;
+pub mod seccomp;
 pub mod transfer;
 pub mod watch;
 pub mod wiring;

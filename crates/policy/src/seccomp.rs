@@ -9,7 +9,7 @@ mod tests;
 
 pub use compile::{Arch, Instruction, compile};
 pub use parse::{Alternative, Call, Condition, ParseError, Rule, parse};
-pub use profile::profile;
+pub use profile::{outline, profile};
 
 /// The table, as reviewed.
 pub const TABLE: &str = include_str!("../data/seccomp.txt");

@@ -1,11 +1,12 @@
-//! Pid 1 of a container that another runtime made: the mounts, namespaces, limits, capabilities and the filter are there already.
+//! Pid 1 of a container that another runtime made: mounts, namespaces, limits and capabilities are there already.
 //!
 //! It is executed with the path of a socket that its supervisor listens at, connects once, waits until the supervisor has set up network and
-//! mounts, fences itself in with Landlock, and is from then on pid 1 as in any sandbox. Nothing of the image has run before that.
+//! mounts, fences itself in with Landlock and the filter that comes with GO, and is from then on pid 1 as in any sandbox. Nothing of the
+//! image has run before that.
 
 use crate::channel::{CONTROL, receive_bytes, send_to};
-use crate::plan_wire::{REPLY_SETUP_FAILED, REQUEST_GO, SETUP_DESCRIPTORS};
-use crate::setup::{Failure, landlock};
+use crate::plan_wire::{MOST_FILTER_INSTRUCTIONS, REPLY_SETUP_FAILED, REQUEST_GO, SETUP_DESCRIPTORS, SETUP_FILTER};
+use crate::setup::{Failure, install_filter, landlock};
 use crate::{AT_FDCWD, FD_CLOEXEC, O_CLOEXEC, close, exit, pid_one, sys};
 
 const AF_UNIX: usize = 1;
@@ -13,6 +14,15 @@ const SOCK_SEQPACKET_CLOEXEC: usize = 5 | O_CLOEXEC;
 const LONGEST_PATH: usize = 107;
 const O_RDWR: usize = 2;
 const CREATE_RULESET_VERSION: usize = 1;
+
+const EMSGSIZE: u32 = 90;
+
+/// What tells it to go on: how many instructions of a filter follow.
+#[repr(C)]
+struct Go {
+    words: [u32; 4],
+    filter: [u64; MOST_FILTER_INSTRUCTIONS],
+}
 
 #[repr(C)]
 struct Address {
@@ -39,11 +49,18 @@ pub unsafe fn main_loop(path: *const u8, fenced: bool) -> ! {
         exit();
     }
     // Meanwhile the supervisor changes what is mounted here.
-    let (mut words, mut fds) = ([0u32; 4], [-1; 2]);
-    if receive_bytes(socket as i32, words.as_mut_ptr().cast(), 16, &mut fds) != 16 || words[0] != REQUEST_GO {
+    let (mut go, mut fds) = (Go { words: [0; 4], filter: [0; MOST_FILTER_INSTRUCTIONS] }, [-1; 2]);
+    let got = receive_bytes(socket as i32, (&raw mut go).cast(), size_of::<Go>(), &mut fds);
+    if got < 16 || go.words[0] != REQUEST_GO {
         exit();
     }
-    if let Err(failure) = settle(socket, fenced) {
+    // Only the whole of it is a filter.
+    let whole = got as usize == 16 + 8 * go.words[1] as usize;
+    let filter = || {
+        if whole { Ok(()) } else { Err(Failure { stage: SETUP_FILTER, errno: EMSGSIZE, step: 0 }) }?;
+        install_filter(go.filter.as_ptr().cast(), go.words[1])
+    };
+    if let Err(failure) = settle(socket, fenced).and_then(|()| filter()) {
         send_to(socket as i32, [REPLY_SETUP_FAILED, 0, failure.stage, failure.errno], &[]);
         exit();
     }

@@ -362,17 +362,21 @@ fn capabilities(plan: &Plan) -> Outcome {
 }
 
 fn filter(plan: &Plan) -> Outcome {
+    install_filter(plan.string(plan.word(at::FILTER)), plan.word(at::FILTER_COUNT))
+}
+
+/// From now on this process is under a filter of so many instructions; of none, it is as it was.
+pub fn install_filter(instructions: *const u8, count: u32) -> Outcome {
     const SECCOMP_SET_MODE_FILTER: usize = 1;
     #[repr(C)]
     struct Program {
         length: u16,
         instructions: *const u8,
     }
-    let count = plan.word(at::FILTER_COUNT);
     if count == 0 {
         return Ok(());
     }
-    let program = Program { length: count as u16, instructions: plan.string(plan.word(at::FILTER)) };
+    let program = Program { length: count as u16, instructions };
     check(SETUP_FILTER, sys!(SECCOMP, SECCOMP_SET_MODE_FILTER, 0, &raw const program)).map(|_| ())
 }
 

@@ -19,4 +19,9 @@ impl Instruction {
     pub const fn unpack(word: u64) -> Self {
         Self { code: (word >> 48) as u16, jump_true: (word >> 40) as u8, jump_false: (word >> 32) as u8, operand: word as u32 }
     }
+
+    /// As the kernel takes it, in two words.
+    pub fn words(self) -> [u32; 2] {
+        [u32::from(self.code) | u32::from(self.jump_true) << 16 | u32::from(self.jump_false) << 24, self.operand]
+    }
 }

@@ -3,8 +3,9 @@
 use crate::bpf::Instruction;
 use crate::ids::Owner;
 use crate::plan_wire::{
-    SETUP_CAPABILITIES, SETUP_CGROUPS, SETUP_DESCRIPTORS, SETUP_EXECUTE, SETUP_FILTER, SETUP_HOSTNAME, SETUP_IDENTITY, SETUP_LANDLOCK,
-    SETUP_LEAVE, SETUP_LIMITS, SETUP_NAMESPACE, SETUP_ROOT, SETUP_STEP, STEP_ATTACH, STEP_MASK, STEP_PROC, STEP_READ_ONLY, plan_at as at,
+    REQUEST_GO, SETUP_CAPABILITIES, SETUP_CGROUPS, SETUP_DESCRIPTORS, SETUP_EXECUTE, SETUP_FILTER, SETUP_HOSTNAME, SETUP_IDENTITY,
+    SETUP_LANDLOCK, SETUP_LEAVE, SETUP_LIMITS, SETUP_NAMESPACE, SETUP_ROOT, SETUP_STEP, STEP_ATTACH, STEP_MASK, STEP_PROC, STEP_READ_ONLY,
+    plan_at as at,
 };
 use std::ffi::{CStr, CString};
 
@@ -92,8 +93,7 @@ impl Plan {
         (words[at::LIMITS], words[at::LIMIT_COUNT]) = (limits_at, self.limits.len() as u32);
         (words[at::STEPS], words[at::STEP_COUNT]) = (steps_at, self.steps.len() as u32);
         for instruction in &self.filter {
-            words.push(u32::from(instruction.code) | u32::from(instruction.jump_true) << 16 | u32::from(instruction.jump_false) << 24);
-            words.push(instruction.operand);
+            words.extend(instruction.words());
         }
         for (resource, value) in &self.limits {
             words.extend([*resource, 0, *value as u32, (*value >> 32) as u32]);
@@ -106,6 +106,12 @@ impl Plan {
         bytes.append(&mut strings);
         bytes
     }
+}
+
+/// What tells the pid 1 of a container to go on, under this filter.
+pub fn go_contained(filter: &[Instruction]) -> Vec<u8> {
+    let words = [REQUEST_GO, filter.len() as u32, 0, 0].into_iter().chain(filter.iter().flat_map(|instruction| instruction.words()));
+    words.flat_map(u32::to_ne_bytes).collect()
 }
 
 /// A stage of [`crate::plan_wire::REPLY_SETUP_FAILED`] in words.

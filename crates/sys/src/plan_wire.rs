@@ -17,6 +17,9 @@ pub const REPLY_CLONED: u32 = 49;
 pub const REPLY_NOT_CLONED: u32 = 50;
 /// To the child, on its control socket: it may go on. Descriptors: the root mount, then those that steps name by index.
 pub const REQUEST_GO: u32 = 32;
+/// Most instructions of a filter that comes with GO to a contained pid 1, as `struct sock_filter`s behind the four words; word 1 is their
+/// number, 0 for none.
+pub const MOST_FILTER_INSTRUCTIONS: usize = 2048;
 /// From the child, on its control socket: set-up stopped at stage word 2 with errno word 3; word 1 is the index of the
 /// mount step if any.
 pub const REPLY_SETUP_FAILED: u32 = 33;
