@@ -4,7 +4,8 @@ use crate::docker::On;
 use cofferdam_tests::eventually;
 use serde_json::{Value, json};
 use std::fs;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// A suite, its runner killed half-way: every task attempted, nothing left on the daemon.
 #[test]
@@ -119,4 +120,47 @@ fn tasks_end_on_both_engines_alike() {
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
     assert_eq!(on.containers(), "");
+}
+
+/// Harbor's directories: a verifier of its own runs, what only the native engine can is refused before the agent has done anything, once.
+#[test]
+fn harbor_directories_on_a_daemon() {
+    let on = On::new();
+    on.ok(&["image", "tag", "base:1", "debian:bookworm-slim"]);
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/harbor");
+    let suite = on.home.path("suite");
+    fs::create_dir(&suite).expect("made");
+    for name in ["sealed-answer", "log-summary"] {
+        let copied = Command::new("cp").arg("-r").arg(examples.join(name)).arg(&suite).status();
+        assert!(copied.expect("cp").success());
+    }
+    let ran = on.run(&["suite", "run", "--engine", "docker", "--agent", "oracle", &suite.display().to_string()]);
+    assert!(ran.out.contains("sealed-answer  1  completed  1"), "{ran:?}");
+    assert!(ran.err.contains("use --engine native, or environment_mode = \"separate\""), "{ran:?}");
+    assert!(ran.err.contains("given up") && !ran.err.contains("tried again"), "{ran:?}");
+    assert_eq!(on.containers(), "");
+    // An agent that is not root: its solution is put in all the same.
+    let task = suite.join("sealed-answer/task.toml");
+    let text = fs::read_to_string(&task).expect("read");
+    fs::write(&task, text.replace("[agent]\n", "[agent]\nuser = \"web\"\n").replace("/ledger/answer.txt", "/logs/artifacts/answer.txt"))
+        .expect("written");
+    fs::write(suite.join("sealed-answer/solution/solve.sh"), "#!/bin/sh\nid -u > /logs/artifacts/answer.txt\n").expect("written");
+    fs::write(
+        suite.join("sealed-answer/tests/test.sh"),
+        "#!/bin/sh\ngrep -qx 33 /logs/artifacts/answer.txt && echo 1 > /logs/verifier/reward.txt\n",
+    )
+    .expect("written");
+    let ran = on.run(&[
+        "task",
+        "run",
+        "--engine",
+        "docker",
+        "--agent",
+        "oracle",
+        "-o",
+        "json",
+        &suite.join("sealed-answer").display().to_string(),
+    ]);
+    let record: Value = serde_json::from_str(&ran.out).unwrap_or(Value::Null);
+    assert_eq!(record["reward"], 1.0, "{ran:?}");
 }

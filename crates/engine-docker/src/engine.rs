@@ -288,7 +288,7 @@ impl Engine for DockerEngine {
             exceptions.push(("id-range".into(), "the host's ids".into()));
             exceptions.push(("namespaces".into(), "the host's user namespace".into()));
         }
-        Capabilities { name: "docker", host_image: false, pause: true, usage: true, missing, exceptions }
+        Capabilities { name: "docker", host_image: false, pause: true, usage: true, changes: false, missing, exceptions }
     }
 
     async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {

@@ -228,7 +228,7 @@ impl Engine for NativeEngine {
             missing.push(("landlock".into(), "the kernel has it not, or it is not among the enabled security modules".into()));
         }
         let exceptions = if outer::is_host_root() { Vec::new() } else { self.host.exceptions_without_root() };
-        Capabilities { name: "native", host_image: true, pause: true, usage: true, missing, exceptions }
+        Capabilities { name: "native", host_image: true, pause: true, usage: true, changes: true, missing, exceptions }
     }
 
     async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {

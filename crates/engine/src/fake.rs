@@ -55,7 +55,15 @@ impl FakeEngine {
 #[async_trait]
 impl Engine for FakeEngine {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { name: "fake", host_image: true, pause: false, usage: false, missing: Vec::new(), exceptions: Vec::new() }
+        Capabilities {
+            name: "fake",
+            host_image: true,
+            pause: false,
+            usage: false,
+            changes: false,
+            missing: Vec::new(),
+            exceptions: Vec::new(),
+        }
     }
 
     async fn create(&self, spec: SandboxSpec, _events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {

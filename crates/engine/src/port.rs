@@ -22,6 +22,8 @@ pub struct Capabilities {
     pub pause: bool,
     /// Whether [`Sandbox::observe`] reports usage.
     pub usage: bool,
+    /// Whether [`Sandbox::changes`] works.
+    pub changes: bool,
     /// Controls of the security model that this host cannot enforce, each with its reason.
     pub missing: Vec<(String, String)>,
     /// Probes of the escape test that find something on this engine, each with its reason. What is not here is contained.

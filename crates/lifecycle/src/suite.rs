@@ -289,25 +289,27 @@ impl Runner<'_> {
         }
         (self.observe)(Seen::Begun(&item.item));
         let made = match (self.plan)(&item.item, id) {
-            Ok(plan) => runtime.block_on(task::run(self.data, self.engine, store, &plan)).map_err(|error: TaskRunError| error.to_string()),
+            Ok(plan) => runtime
+                .block_on(task::run(self.data, self.engine, store, &plan))
+                .map_err(|error: TaskRunError| (error.to_string(), error.retryable())),
             Err(why) => {
                 // There is nothing but the reason; without a record it would be gone with this process.
                 let mut record = AttemptRecord::begun(id, item.item.task.clone(), &self.suite.agent, now());
                 (record.phase, record.reason, record.ended_at) = (Phase::Failed, Some(Reason::StartFailed), Some(record.created_at));
                 record.detail = Some(why.clone());
                 store.attempt_save(&record, &[], &[])?;
-                Err(why)
+                Err((why, true))
             }
         };
-        let why = match made {
+        let (why, retryable) = match made {
             Ok(record) => {
                 store.suite_settle(self.suite.id, number, ItemState::Done)?;
                 (self.observe)(Seen::Ended(&item.item, &record));
                 return Ok(None);
             }
-            Err(why) => why,
+            Err(trouble) => trouble,
         };
-        let again = item.tries + 1 < MOST_TRIES;
+        let again = retryable && item.tries + 1 < MOST_TRIES;
         store.suite_settle(self.suite.id, number, if again { ItemState::Queued } else { ItemState::Failed })?;
         (self.observe)(Seen::Trouble(&item.item, &why, again));
         Ok(again.then(|| ItemRecord { tries: item.tries + 1, ..item.clone() }))

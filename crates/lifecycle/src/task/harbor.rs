@@ -82,12 +82,14 @@ pub(super) fn agent(stage: &Stage<'_>, form: &Harbor) -> Result<Step, TaskRunErr
     let user = user(image, plan.task.agent.as_ref().and_then(|agent| agent.user.as_deref()))?;
     let directory = workdir(form, image);
     let mut environment = form.env.clone();
-    let mut copies = Vec::new();
+    let (mut copies, mut made) = (Vec::new(), directories(image, &directory, &user, (0, 0)));
     if plan.agent == Agent::Oracle {
         environment.extend([("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned())]);
         environment.extend(form.solution_env.clone());
         let source = plan.base.join("solution");
-        copies.push(Transfer::In { source, target: "/solution".into(), owner: (user.uid, user.gid) });
+        let owner = (user.uid, user.gid);
+        copies.push(Transfer::In { source, target: "/solution".into(), owner });
+        made.push(Directory { path: "/solution".into(), mode: 0o755, owner });
     }
     let mut results = vec![("/logs/agent".into(), stage.agent_logs(), MOST_LOG_BYTES)];
     for (path, target) in taken(stage, form)? {
@@ -99,7 +101,7 @@ pub(super) fn agent(stage: &Stage<'_>, form: &Harbor) -> Result<Step, TaskRunErr
         mode: Mode::Execution,
         image: image.clone(),
         command: own::agent_command(plan)?,
-        directories: directories(image, &directory, &user, (0, 0)),
+        directories: made,
         services: services(form, image, &user),
         directory,
         environment,
@@ -166,13 +168,17 @@ pub(super) fn verify(stage: &Stage<'_>, form: &Harbor) -> Result<(Step, Option<S
     }
     let directory =
         if form.verifier.is_none() { workdir(form, &image) } else { workdir(&Harbor { workdir: None, ..form.clone() }, &image) };
+    let mut made = directories(&image, &directory, &user, owner);
+    if form.verifier.is_none() {
+        made.push(Directory { path: "/tests".into(), mode: 0o755, owner });
+    }
     let mut environment = form.env.clone();
     environment.extend(plan.task.verify.env.clone());
     let step = Step {
         id: stage.new_id(),
         mode: Mode::Verification,
         command: plan.task.verify.command.clone(),
-        directories: directories(&image, &directory, &user, owner),
+        directories: made,
         services: services(form, &image, &user),
         directory,
         environment,

@@ -156,3 +156,21 @@ pub enum TaskRunError {
         source: io::Error,
     },
 }
+
+impl TaskRunError {
+    /// Whether the same attempt may succeed later, unchanged.
+    pub const fn retryable(&self) -> bool {
+        match self {
+            Self::NoCommand { .. } | Self::User(_) => false,
+            Self::Engine(error) | Self::Supervisor(SupervisorError::Engine(error)) => !matches!(
+                error,
+                EngineError::Unsupported { .. }
+                    | EngineError::Invalid { .. }
+                    | EngineError::NotFound { .. }
+                    | EngineError::NotExecutable { .. }
+                    | EngineError::Directory { .. }
+            ),
+            _ => true,
+        }
+    }
+}

@@ -167,6 +167,14 @@ impl Stage<'_> {
     /// Runs one sandbox to its end.
     pub async fn run(&self, step: Step) -> Result<Ended, TaskRunError> {
         let mode = step.mode;
+        let engine = self.engine.capabilities();
+        if step.layer.is_some() && !engine.changes {
+            return Err(TaskRunError::Engine(EngineError::Unsupported {
+                what: format!("a verifier that gets all that the agent changed (Harbor's mode \"shared\") on the engine {}", engine.name),
+                why: "there what a sandbox writes lies in several file systems".into(),
+                remedy: "use --engine native, or environment_mode = \"separate\" with artifacts".into(),
+            }));
+        }
         let trouble: Trouble = Rc::default();
         let seen = Rc::clone(&trouble);
         let (copies, results, layer) = (step.copies.clone(), step.results.clone(), step.layer.clone());
