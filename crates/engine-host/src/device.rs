@@ -15,7 +15,7 @@ const LINKS: &[(&str, &str)] = &[
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
 ];
-const DIRECTORIES: &[&str] = &["empty", "pts", "shm"];
+const DIRECTORIES: &[(&str, u32)] = &[("empty", 0o755), ("pts", 0o755), ("shm", 0o1777)];
 const TTY_GROUP: u32 = 5;
 
 /// The detached mounts of `/dev`.
@@ -37,8 +37,8 @@ pub struct Devices {
 
 /// Makes them for the sandbox with these ids.
 pub fn make(ids: &Ids) -> Result<Devices, EngineError> {
-    let dev = new_fs("tmpfs", &[FsOption::Value("mode", "755"), FsOption::Value("size", "64k"), FsOption::Value("nr_inodes", "32")], 0)
-        .map_err(system)?;
+    let options = |mode| [FsOption::Value("mode", mode), FsOption::Value("size", "64m"), FsOption::Value("nr_inodes", "16384")];
+    let dev = new_fs("tmpfs", &options("755"), 0).map_err(system)?;
     populate(&dev, ids).map_err(|e| EngineError::host("make /dev", e))?;
     let open = |name: &str| {
         openat(&dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|e| EngineError::host(format!("open /dev/{name}"), e))
@@ -49,13 +49,18 @@ pub fn make(ids: &Ids) -> Result<Devices, EngineError> {
         None => open("null")?,
     };
     let empty = open("empty")?;
+    // One file system for both: the more of them a host has, the longer each more takes to make. Before 6.15 only what is attached can be shown
+    // in part.
+    let shm = match clone_tree(dev.as_fd(), "shm", false) {
+        Ok(part) => part,
+        Err(_) => new_fs("tmpfs", &options("1777"), 0).map_err(system)?,
+    };
+    set_attributes(&shm, attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC, None, false).map_err(system)?;
     set_attributes(&dev, attr::READ_ONLY | attr::NO_SUID | attr::NO_EXEC, None, false).map_err(system)?;
     let group = ids.outside((0, TTY_GROUP)).1.to_string();
     let pts_options =
         [FsOption::Value("gid", &group), FsOption::Value("mode", "620"), FsOption::Value("ptmxmode", "666"), FsOption::Value("max", "64")];
     let pts = new_fs("devpts", &pts_options, attr::NO_SUID | attr::NO_EXEC).map_err(system)?;
-    let shm_options = [FsOption::Value("mode", "1777"), FsOption::Value("size", "64m"), FsOption::Value("nr_inodes", "16384")];
-    let shm = new_fs("tmpfs", &shm_options, attr::NO_SUID | attr::NO_DEV | attr::NO_EXEC).map_err(system)?;
     Ok(Devices { dev, pts, shm, null, empty, nodes })
 }
 
@@ -81,8 +86,8 @@ fn populate(dev: &OwnedFd, ids: &Ids) -> rustix::io::Result<()> {
                 if ids.is_range() { (FileType::CharacterDevice, makedev(*major, *minor)) } else { (FileType::RegularFile, 0) };
             mknodat(dev.as_fd(), *name, kind, mode, device)?;
         }
-        for name in DIRECTORIES {
-            mkdirat(dev.as_fd(), *name, Mode::from_raw_mode(0o755))?;
+        for (name, mode) in DIRECTORIES {
+            mkdirat(dev.as_fd(), *name, Mode::from_raw_mode(*mode))?;
         }
         for (name, target) in LINKS {
             symlinkat(*target, dev.as_fd(), *name)?;
@@ -94,6 +99,7 @@ fn populate(dev: &OwnedFd, ids: &Ids) -> rustix::io::Result<()> {
     for (name, ..) in NODES {
         chownat(dev.as_fd(), *name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     }
+    chownat(dev.as_fd(), "shm", Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     chownat(dev.as_fd(), "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
 }
 
