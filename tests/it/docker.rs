@@ -160,6 +160,37 @@ fn containers_are_made_as_the_model_says() {
     on.ok(&["rm", "-f", "seen"]);
 }
 
+/// A runtime of the daemon's is used if it has it and if it can be; one under which pid 1 does not come up is an error at once.
+#[test]
+fn a_runtime_of_the_daemon_is_chosen() {
+    let place = tempfile::tempdir().expect("a directory");
+    let broken = place.path().join("broken");
+    // It makes containers whose pid 1 is another program, which ends.
+    let script = "#!/bin/sh\nfor word in \"$@\"; do [ \"$last\" = --bundle ] && sed -i 's#/run/cofferdam/init#/bin/false#' \"$word/config.json\"; last=$word; done\nexec runc \"$@\"\n";
+    fs::write(&broken, script).expect("written");
+    fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).expect("set");
+    let more = ["other=/usr/sbin/runc".to_owned(), format!("broken={}", broken.display()), "runsc=/usr/bin/runsc".to_owned()];
+    let more: Vec<&'static str> = more.into_iter().flat_map(|one| ["--add-runtime", &*one.leak()]).collect();
+    let on = On::with(Docker::start_with(more.leak()));
+    let with = |runtime: &str, words: &[&str]| {
+        let config = on.home.path("config.yaml");
+        fs::write(&config, format!("docker: {{runtime: {runtime}}}\n")).expect("written");
+        let words = [&["run", "--engine", "docker", "--image", "base:1"], words].concat();
+        ended(on.home.command(&words).env("DOCKER_HOST", on.docker.host()).env("COFFERDAM_CONFIG_PATH", config))
+    };
+    let ran = with("other", &["-d", "--name", "made", "--", "sleep", "600"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(on.docker.ok("docker inspect -f {{.HostConfig.Runtime}} $(docker ps -q)").trim(), "other");
+    on.ok(&["rm", "-f", "made"]);
+    for (runtime, word) in [("missing", "the daemon has broken, io."), ("runsc", "a kernel of their own")] {
+        let refused = with(runtime, &["--", "true"]);
+        assert!(refused.code == 125 && refused.err.contains(word), "{refused:?}");
+    }
+    let failed = with("broken", &["--", "true"]);
+    assert!(failed.code == 125 && failed.err.contains("its pid 1 ended with status 1 before it connected"), "{failed:?}");
+    assert_eq!(on.containers(), "");
+}
+
 fn serve(on: &On) -> (Child, u16) {
     fs::write(on.home.path("page"), "the page\n").expect("written");
     let port = free_port();

@@ -11,7 +11,7 @@ use cofferdam_engine::{CONTROLS, Capabilities, Engine, EngineError, EngineEvent,
 use cofferdam_engine_docker::DockerEngine;
 use cofferdam_engine_native::{Ahead, NativeEngine};
 use cofferdam_model::SandboxId;
-use cofferdam_model::config::GatePlace;
+use cofferdam_model::config::{Docker, GatePlace};
 use cofferdam_sys::outer;
 use cofferdam_trust::content::{Content, ImageRecord};
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ impl Context {
             return Ok(if one { Box::new(native.for_one(ahead)) } else { Box::new(native) });
         }
         let host = std::env::var("DOCKER_HOST").unwrap_or_default();
-        let engine = self.with_gate(self.docker(&host)?)?;
+        let engine = self.configured(self.docker(&host)?)?;
         require(required.iter(), &engine.capabilities())?;
         // Before the first container is: whoever sweeps finds it.
         if std::fs::read_to_string(marker(self)).ok().as_deref() != Some(&host) {
@@ -94,12 +94,17 @@ impl Context {
         Ok(self.runtime.block_on(DockerEngine::connect_to(host, self.data.install(), Some(&cache)))?.with_store(content))
     }
 
-    /// With a gate beside each sandbox, if the operator wants it so.
-    fn with_gate(&self, engine: DockerEngine) -> Result<DockerEngine, Failure> {
-        if config::load()?.docker.gate == GatePlace::Host {
-            return Ok(engine);
-        }
-        Ok(engine.with_sidecar(self.gate_image()?))
+    /// As the operator wants it.
+    fn configured(&self, engine: DockerEngine) -> Result<DockerEngine, Failure> {
+        let Docker { gate, runtime } = config::load()?.docker;
+        let engine = match runtime {
+            Some(name) => engine.with_runtime(name)?,
+            None => engine,
+        };
+        Ok(match gate {
+            GatePlace::Host => engine,
+            GatePlace::Sidecar => engine.with_sidecar(self.gate_image()?),
+        })
     }
 
     /// This program as an image, whose containers are gates.

@@ -88,12 +88,14 @@ async fn ask(client: &Docker, socket: &str) -> Result<Facts, Error> {
     let backing = info.driver_status.unwrap_or_default();
     let on_xfs = backing.iter().any(|pair| pair.len() == 2 && pair[0] == "Backing Filesystem" && pair[1] == "xfs");
     let storage = info.driver.unwrap_or_default();
+    let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
+    runtimes.sort_unstable();
     Ok(Facts {
         version: version.version.unwrap_or_default(),
         api: client.client_version().to_string(),
         disk_quota: matches!(storage.as_str(), "btrfs" | "zfs" | "devicemapper") || (storage == "overlay2" && on_xfs),
         storage,
-        runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
+        runtimes,
         security: info.security_options.unwrap_or_default(),
         socket: socket.to_owned(),
     })

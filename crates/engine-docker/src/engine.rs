@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+/// In the names of gVisor's and of Kata's runtime.
+const KERNELS_OF_THEIR_OWN: &[&str] = &["runsc", "kata"];
 const CONNECTS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Containers of a daemon on this host.
@@ -42,6 +44,8 @@ pub struct DockerEngine {
     hierarchies: Hierarchies,
     /// Where images are taken from that the daemon lacks.
     store: Option<Content>,
+    /// Which of the daemon's runtimes makes the containers, if not the one that it prefers.
+    runtime: Option<String>,
     /// This program as an image, if each gated sandbox has its gate in a container beside it.
     sidecar: Option<ImageRecord>,
 }
@@ -62,13 +66,37 @@ impl DockerEngine {
                 remedy: "run the command as root (sudo cofferdam …)".into(),
             });
         }
-        Ok(Self { daemon: Daemon::connect(host, cache).await?, install, hierarchies: Hierarchies::detect(), store: None, sidecar: None })
+        let daemon = Daemon::connect(host, cache).await?;
+        Ok(Self { daemon, install, hierarchies: Hierarchies::detect(), store: None, runtime: None, sidecar: None })
     }
 
     /// Gives the daemon images of this store when they are needed.
     #[must_use]
     pub fn with_store(self, store: Content) -> Self {
         Self { store: Some(store), ..self }
+    }
+
+    /// Has the containers made by this runtime of the daemon's.
+    pub fn with_runtime(self, name: String) -> Result<Self, EngineError> {
+        let refused = |why: String, remedy: &str| {
+            Err(EngineError::Unsupported {
+                what: format!("the runtime {name} (docker.runtime in config.yaml)"),
+                why,
+                remedy: remedy.into(),
+            })
+        };
+        let known = &self.daemon.facts.runtimes;
+        if !known.contains(&name) {
+            return refused(
+                format!("the daemon has {}", known.join(", ")),
+                "name one of those, or add it to the daemon's daemon.json and restart it",
+            );
+        }
+        if KERNELS_OF_THEIR_OWN.iter().any(|word| name.contains(word)) {
+            let why = "its containers have a kernel of their own: their network cannot be set up from outside, nor their mounts".into();
+            return refused(why, "name one that uses this host's kernel (runc, crun)");
+        }
+        Ok(Self { runtime: Some(name), ..self })
     }
 
     /// Gives each gated sandbox a gate in a container beside it; `image` is this program.
@@ -79,7 +107,10 @@ impl DockerEngine {
 
     /// Makes the container. An image that the daemon lacks is given to it, if the store has it.
     async fn create_container(&self, spec: &SandboxSpec, beside: Option<&Sidecar>) -> Result<String, EngineError> {
-        let body = container::describe(spec, &self.daemon, beside.map(|gate| &*gate.id))?;
+        let mut body = container::describe(spec, &self.daemon, beside.map(|gate| &*gate.id))?;
+        if let Some(host_config) = &mut body.host_config {
+            host_config.runtime.clone_from(&self.runtime);
+        }
         let name = format!("cofferdam-{}", spec.id);
         let create = || {
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
@@ -162,8 +193,9 @@ impl DockerEngine {
             self.take_over(spec, id, (pid, control), &starting, beside, events)
         };
         let sandbox = tokio::select! {
-            error = starting.failed() => Err(error),
+            biased;
             sandbox = connected => sandbox,
+            error = starting.failed() => Err(error),
         };
         if sandbox.is_err() {
             // What the daemon is still starting cannot be removed.

@@ -3,9 +3,10 @@
 
 use crate::daemon::{Daemon, failed};
 use bollard::errors::Error;
+use bollard::models::ContainerWaitResponse;
 use bollard::query_parameters::{StartContainerOptions, WaitContainerOptionsBuilder};
 use cofferdam_engine::EngineError;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -38,21 +39,29 @@ impl Starting {
         answer.ok()?.err().map(|error| failed("start the container", error))
     }
 
-    /// What went wrong; never, if nothing does.
+    /// What went wrong before its pid 1 connected; never, as long as it runs.
     pub async fn failed(&self) -> EngineError {
-        match self.answered().await {
-            Some(error) => error,
-            None => std::future::pending().await,
+        if let Some(error) = self.answered().await {
+            return error;
         }
+        let ended = match self.ended().next().await {
+            Some(Ok(ended)) => format!(" with status {}", ended.status_code),
+            Some(Err(Error::DockerContainerWaitError { code, .. })) => format!(" with status {code}"),
+            _ => String::new(),
+        };
+        EngineError::host("start the container", std::io::Error::other(format!("its pid 1 ended{ended} before it connected")))
+    }
+
+    fn ended(&self) -> impl Stream<Item = Result<ContainerWaitResponse, Error>> + Unpin + use<> {
+        let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
+        Box::pin(self.daemon.client.wait_container(&self.id, Some(options)))
     }
 
     /// Waits until the daemon knows that the container, all of whose processes have been killed, has ended. One that it takes for running
     /// it would kill again when it is to be removed, by a program of its own.
     pub async fn noticed_end(&self) {
         let _ = self.answered().await;
-        let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
-        let mut end = self.daemon.client.wait_container(&self.id, Some(options));
         // An error is the exit status, or of a daemon that is away: what is asked next says so.
-        let _ = tokio::time::timeout(NOTICED_WITHIN, end.next()).await;
+        let _ = tokio::time::timeout(NOTICED_WITHIN, self.ended().next()).await;
     }
 }

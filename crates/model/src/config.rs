@@ -45,11 +45,13 @@ impl Default for Lifecycle {
 }
 
 /// Of the engine docker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Docker {
     /// Where the gate of a sandbox is.
     pub gate: GatePlace,
+    /// Which of the daemon's runtimes makes the containers, by its name in `docker info` [default: the daemon's own choice].
+    pub runtime: Option<String>,
 }
 
 /// Where the gate of a sandbox on a daemon is.
