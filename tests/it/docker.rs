@@ -191,6 +191,33 @@ fn a_runtime_of_the_daemon_is_chosen() {
     assert_eq!(on.containers(), "");
 }
 
+/// Where the daemon remaps users: nothing gets out, files come in and out, tasks are verified.
+#[test]
+fn users_may_be_remapped() {
+    let on = On::with(Docker::start_remapped());
+    on.ok(&["run", "--engine", "docker", "--image", "base:1", "-d", "--name", "kept", "--", "sleep", "600"]);
+    let map = on.ok(&["exec", "kept", "--", "cat", "/proc/self/uid_map"]);
+    assert!(map.split_whitespace().nth(1).is_some_and(|first| first != "0"), "{map}");
+    let file = on.home.path("file");
+    fs::write(&file, "from the host\n").expect("written");
+    on.ok(&["cp", &file.display().to_string(), "kept:/workspace/in"]);
+    assert_eq!(on.ok(&["exec", "kept", "--", "sh", "-c", "cat in; stat -c %u in; echo more > out"]), "from the host\n10001\n");
+    on.ok(&["cp", "kept:/workspace/out", &on.home.path("out").display().to_string()]);
+    assert_eq!(fs::read_to_string(on.home.path("out")).expect("read"), "more\n");
+    on.ok(&["rm", "-f", "kept"]);
+    let task = on.home.path("task");
+    fs::create_dir_all(task.join("tests")).expect("made");
+    fs::write(task.join("tests/check"), "right\n").expect("written");
+    let text = "version: 1\nid: t\ninstruction: do it\nimage: base:1\nworkspace: {tests: ./tests}\nagent: {command: [sh, -c, 'echo right > out']}\nverify: {command: [sh, -c, 'cmp out tests/check']}\n";
+    fs::write(task.join("task.yaml"), text).expect("written");
+    let ran = on.run(&["task", "run", "--engine", "docker", &task.display().to_string(), "-o", "json"]);
+    let record: Value = serde_json::from_str(&ran.out).unwrap_or(Value::Null);
+    assert_eq!(record["reward"], 1.0, "{ran:?}");
+    let tried = on.run(&["escape-test", "--engine", "docker", "--image", "base:1"]);
+    assert!(tried.code == 0 && tried.out.contains(" attempts, 0 open"), "{tried:?}");
+    assert_eq!(on.containers(), "");
+}
+
 fn serve(on: &On) -> (Child, u16) {
     fs::write(on.home.path("page"), "the page\n").expect("written");
     let port = free_port();

@@ -3,6 +3,7 @@
 
 use crate::lab::SITE;
 use crate::{Ended, ended, eventually};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -73,6 +74,17 @@ impl Docker {
         assert!(mounted.success());
         let child = spawn(directory.path(), &[], None);
         let docker = Self { child, directory, more: &[], network: None };
+        docker.wait();
+        docker
+    }
+
+    /// Starts one that remaps users: root of a container is none of this host's users.
+    pub fn start_remapped() -> Self {
+        let directory = tempfile::Builder::new().prefix("docker-of-a-test").tempdir_in("/var/tmp").expect("a directory");
+        // What is below is its runtime's to reach, as a user of the range.
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o711)).expect("set");
+        let more = &["--userns-remap=default"];
+        let docker = Self { child: spawn(directory.path(), more, None), directory, more, network: None };
         docker.wait();
         docker
     }

@@ -235,7 +235,7 @@ impl DockerEngine {
         let ids = Ids::range(first, u32::MAX - first);
         let root = refit(pid, &ids, spec)?;
         files::are_as_checked(&root, spec)?;
-        files::put_in(&root, &ids, spec)?;
+        files::as_its_root(&ids, || files::put_in(&root, &ids, spec))?;
         let cgroup = Cgroup::of_process(&self.hierarchies, pid).ok_or_else(|| EngineError::Unsupported {
             what: "limits of a container".into(),
             why: "it is in no control group of its own that this process can see".into(),

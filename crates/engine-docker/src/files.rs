@@ -1,8 +1,10 @@
 //! Our files of a container on the host, and files that are put into one before anything runs in it.
 
 use cofferdam_engine::{Directory, EngineError, File, SandboxSpec};
+use cofferdam_engine_host::device::system;
 use cofferdam_gate::wire::RESOLVER;
 use cofferdam_sys::ids::Ids;
+use cofferdam_sys::process;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, mkdirat, openat, openat2};
 use rustix::io::Errno;
 use std::fs;
@@ -64,6 +66,23 @@ pub fn are_as_checked(root: &OwnedFd, spec: &SandboxSpec) -> Result<(), EngineEr
         }
     }
     Ok(())
+}
+
+/// Does what makes files in a container. Where the daemon remaps users, what is made there belongs to one of the container's, who this process
+/// is not: then a thread of its own does it as the container's root.
+pub fn as_its_root<T: Send>(ids: &Ids, work: impl FnOnce() -> Result<T, EngineError> + Send) -> Result<T, EngineError> {
+    let root = ids.outside((0, 0));
+    if root == (0, 0) {
+        return work();
+    }
+    let panicked = |_| EngineError::host("make files in the container", std::io::Error::other("its thread panicked"));
+    std::thread::scope(|scope| {
+        let work = || {
+            process::see_files_as(root, &[], true).map_err(system)?;
+            work()
+        };
+        scope.spawn(work).join().map_err(panicked)?
+    })
 }
 
 /// Puts in directories and files that the sandbox asks for. Nothing of the image has run; paths are resolved within the root.

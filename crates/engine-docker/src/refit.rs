@@ -107,6 +107,8 @@ fn among_its_mounts(devices: &Devices, writable: &[String], volumes: &[Volume], 
     for path in writable.iter().map(String::as_str).chain(["/"]) {
         set_attributes(mount::at(path)?, attr::NO_SUID | attr::NO_DEV, None, false)?;
     }
+    // Not only covered: the nodes there may be mounts of the host's.
+    mount::detach("/dev")?;
     for (mount, path) in [(&devices.dev, "/dev"), (&devices.pts, "/dev/pts"), (&devices.shm, "/dev/shm")] {
         mount::attach(mount, path)?;
     }

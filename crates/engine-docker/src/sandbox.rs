@@ -197,7 +197,10 @@ impl Sandbox for DockerSandbox {
     }
 
     async fn transfer(&self, transfer: Transfer) -> Result<TransferReport, EngineError> {
-        transfer::run(&self.root, &self.ids, &transfer)
+        match &transfer {
+            Transfer::In { .. } => files::as_its_root(&self.ids, || transfer::run(&self.root, &self.ids, &transfer)),
+            Transfer::Out { .. } => transfer::run(&self.root, &self.ids, &transfer),
+        }
     }
 
     async fn root(&self) -> Result<Root, EngineError> {
