@@ -112,19 +112,18 @@ impl DockerEngine {
             host_config.runtime.clone_from(&self.runtime);
         }
         let name = format!("cofferdam-{}", spec.id);
-        let create = || {
+        let create = |image: Option<String>| {
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
-            self.daemon.client.create_container(Some(options), body.clone())
+            let mut body = body.clone();
+            body.image = image.or(body.image);
+            self.daemon.client.create_container(Some(options), body)
         };
         let record = match (spec.image.origin(), &self.store) {
             (Origin::Store { reference, .. }, Some(store)) => store.record(reference).map(|record| (store, record)),
             _ => None,
         };
-        let created = match (create().await, record) {
-            (Err(error), Some((store, record))) if is_missing(&error) => {
-                self.daemon.load(store, &record).await?;
-                create().await
-            }
+        let created = match (create(None).await, record) {
+            (Err(error), Some((store, record))) if is_missing(&error) => create(Some(self.daemon.load(store, &record).await?.id)).await,
             (other, _) => other,
         };
         let created = created.map_err(|error| {
@@ -162,10 +161,11 @@ impl DockerEngine {
     ) -> Result<DockerSandbox, EngineError> {
         let beside = match (&self.sidecar, &spec.wiring) {
             (Some(image), Wiring::Gate { .. }) => {
-                if let Some(store) = &self.store {
-                    self.daemon.load(store, image).await?;
-                }
-                Some(sidecar::start(&self.daemon, image, spec, made).await?)
+                let image = match &self.store {
+                    Some(store) => self.daemon.load(store, image).await?.id,
+                    None => image.config_digest.to_string(),
+                };
+                Some(sidecar::start(&self.daemon, &image, spec, made).await?)
             }
             _ => None,
         };

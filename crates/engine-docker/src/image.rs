@@ -10,20 +10,39 @@ use std::io::{self, Read, Seek};
 
 const PIECE: usize = 1 << 20;
 
+/// An image that the daemon has.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The digest that it knows it by.
+    pub id: String,
+    /// Whether it was given to it just now.
+    pub given: bool,
+}
+
 impl Daemon {
-    /// Whether the daemon has the image with this configuration.
-    pub async fn has(&self, config: &Digest) -> Result<bool, EngineError> {
-        match self.client.inspect_image(config.as_str()).await {
-            Ok(_) => Ok(true),
-            Err(error) if is_missing(&error) => Ok(false),
-            Err(error) => Err(failed("look for the image", error)),
+    /// What the daemon calls an image that it has: by the digest of its configuration; where it keeps images in containerd's store, by that of a
+    /// manifest of its own, which is known by our name and has the same layers.
+    async fn name_of(&self, record: &ImageRecord) -> Result<Option<String>, EngineError> {
+        for name in [record.config_digest.to_string(), own_name(&record.config_digest)] {
+            match self.client.inspect_image(&name).await {
+                Ok(found) => {
+                    let layers = found.root_fs.and_then(|root| root.layers).unwrap_or_default();
+                    let same = layers.iter().map(String::as_str).eq(record.layers.iter().map(|layer| layer.diff_id.as_str()));
+                    if let (true, Some(id)) = (same, found.id) {
+                        return Ok(Some(id));
+                    }
+                }
+                Err(error) if is_missing(&error) => {}
+                Err(error) => return Err(failed("look for the image", error)),
+            }
         }
+        Ok(None)
     }
 
-    /// Gives it an image, unless it has it. It is known there by its digest, and by a name of ours that nobody else uses.
-    pub async fn load(&self, content: &Content, record: &ImageRecord) -> Result<bool, EngineError> {
-        if self.has(&record.config_digest).await? {
-            return Ok(false);
+    /// Gives it an image, unless it has it. It is known there by a digest, and by a name of ours that nobody else uses.
+    pub async fn load(&self, content: &Content, record: &ImageRecord) -> Result<Loaded, EngineError> {
+        if let Some(id) = self.name_of(record).await? {
+            return Ok(Loaded { id, given: false });
         }
         let host = |error| EngineError::host(format!("give image {} to the daemon", record.reference), error);
         let name: Reference = own_name(&record.config_digest).parse().map_err(|error| host(io::Error::other(error)))?;
@@ -51,10 +70,12 @@ impl Daemon {
                 return Err(said("load the image", detail.message.unwrap_or_default()));
             }
         }
-        if self.has(&record.config_digest).await? {
-            return Ok(true);
+        match self.name_of(record).await? {
+            Some(id) => Ok(Loaded { id, given: true }),
+            None => {
+                Err(host(io::Error::other("the daemon has made something else of it: no image there has its configuration or its layers")))
+            }
         }
-        Err(host(io::Error::other("the daemon keeps it under another digest than ours; it may convert images (the containerd store)")))
     }
 }
 

@@ -14,7 +14,6 @@ use cofferdam_gate::client::Gate;
 use cofferdam_gate::sidecar::{NEEDED, SETTINGS};
 use cofferdam_gate::wire::Wire;
 use cofferdam_policy::capability;
-use cofferdam_trust::content::ImageRecord;
 use futures_util::StreamExt;
 use rustix::fs::{Mode, OFlags};
 use std::collections::HashMap;
@@ -52,8 +51,8 @@ pub struct Sidecar {
     pub gate: OwnedFd,
 }
 
-/// Its container. `image` is this program's, of the same build.
-fn describe(spec: &SandboxSpec, image: &ImageRecord, directory: &Path, servers: Vec<String>) -> ContainerCreateBody {
+/// Its container. `image` is this program's, of the same build, as the daemon knows it.
+fn describe(spec: &SandboxSpec, image: &str, directory: &Path, servers: Vec<String>) -> ContainerCreateBody {
     let open = matches!(spec.wiring, Wiring::Gate { open: true, .. });
     let held: Vec<&str> = capability::names(if spec.user.uid == 0 { ROOT } else { 0 }).collect();
     let held = if held.is_empty() { "none".to_owned() } else { held.join(",") };
@@ -94,7 +93,7 @@ fn describe(spec: &SandboxSpec, image: &ImageRecord, directory: &Path, servers: 
         user: Some("0:0".into()),
         env: Some(Vec::new()),
         entrypoint: Some(words.collect()),
-        image: Some(image.config_digest.to_string()),
+        image: Some(image.to_owned()),
         labels: Some(HashMap::from([(INSTALL.to_owned(), spec.install.to_string()), (SANDBOX.to_owned(), spec.id.to_string())])),
         healthcheck: Some(HealthConfig {
             test: Some(["CMD", "/cofferdam", "gate", "--healthy", &socket].map(str::to_owned).into()),
@@ -117,7 +116,7 @@ pub fn remove_own(directory: &Path) {
 }
 
 /// Makes and starts one, and takes its sockets. After an error its container may be there: it has the sandbox's labels.
-pub async fn start(daemon: &Daemon, image: &ImageRecord, spec: &SandboxSpec, made: &mut Vec<String>) -> Result<Sidecar, EngineError> {
+pub async fn start(daemon: &Daemon, image: &str, spec: &SandboxSpec, made: &mut Vec<String>) -> Result<Sidecar, EngineError> {
     let host = |error| EngineError::host("make the gate's own files", error);
     let directory = place(spec);
     std::fs::create_dir_all(&directory).map_err(host)?;

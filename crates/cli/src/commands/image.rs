@@ -164,9 +164,9 @@ fn give_to_engine(context: &Context, name: &str, engine: EngineName) -> Result<E
     // That of the gate is made of this program when it is asked for.
     let record = if name == GATE_IMAGE { context.gate_image()? } else { known(&context.global, &reference)? };
     let docker = context.docker(&std::env::var("DOCKER_HOST").unwrap_or_default())?;
-    let given = context.runtime.block_on(docker.daemon().load(&content(&context.global), &record))?;
-    let said = if given { "given" } else { "there already" };
-    one(context.global.output, &Shown::of(&record), |out| writeln!(out, "{} {} ({said})", record.reference, record.config_digest))?;
+    let loaded = context.runtime.block_on(docker.daemon().load(&content(&context.global), &record))?;
+    let said = if loaded.given { "given" } else { "there already" };
+    one(context.global.output, &Shown::of(&record), |out| writeln!(out, "{} {} ({said})", record.reference, loaded.id))?;
     Ok(ExitCode::SUCCESS)
 }
 
