@@ -75,6 +75,7 @@ wait
 # One that keeps images in containerd's store, by digests of its own (Docker 24 on can, 29 does).
 echo '{"features": {"containerd-snapshotter": true}}' > /tmp/daemon.json
 dockerd --config-file /tmp/daemon.json --data-root /var/lib/docker-of-containerd --iptables=false > /mnt/try/dockerd-of-containerd 2>&1 &
+second=$!
 for _ in $(seq 100); do docker version > /dev/null 2>&1 && break; sleep 1; done
 if docker info 2> /dev/null | grep -q io.containerd.snapshotter; then
     it "docker, containerd's store: a command runs" 3 hello $docker -- sh -c 'echo hello; exit 3'
@@ -83,7 +84,7 @@ if docker info 2> /dev/null | grep -q io.containerd.snapshotter; then
 else
     echo "not tried: this Docker has no containerd store"
 fi
-kill %1
+kill "$second"
 wait
 
 # As a user in a session of systemd's, with groups of its own.
