@@ -74,7 +74,8 @@ kill %1
 wait
 # One that keeps images in containerd's store, by digests of its own (Docker 24 on can, 29 does).
 echo '{"features": {"containerd-snapshotter": true}}' > /tmp/daemon.json
-dockerd --config-file /tmp/daemon.json --data-root /var/lib/docker-of-containerd --iptables=false > /mnt/try/dockerd-of-containerd 2>&1 &
+export DOCKER_HOST=unix:///run/docker-of-containerd.sock
+dockerd --config-file /tmp/daemon.json -H "$DOCKER_HOST" --data-root /var/lib/docker-of-containerd --pidfile /run/docker-of-containerd.pid --iptables=false > /mnt/try/dockerd-of-containerd 2>&1 &
 second=$!
 for _ in $(seq 100); do docker version > /dev/null 2>&1 && break; sleep 1; done
 if docker info 2> /dev/null | grep -q io.containerd.snapshotter; then
@@ -82,10 +83,11 @@ if docker info 2> /dev/null | grep -q io.containerd.snapshotter; then
     it "docker, containerd's store: an image is there already" 0 already cofferdam image load --engine docker base:1
     it "docker, containerd's store: nothing gets out" 0 "0 open" cofferdam escape-test --only-contained --engine docker --image base:1
 else
-    echo "not tried: this Docker has no containerd store"
+    echo "not tried: no daemon answers that has containerd's store"
 fi
 kill "$second"
 wait
+unset DOCKER_HOST
 
 # As a user in a session of systemd's, with groups of its own.
 loginctl enable-linger ada
