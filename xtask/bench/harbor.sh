@@ -46,15 +46,17 @@ print("| the same rewards from both | yes | " + ("yes" if same else f"NO: {ours}
 sys.exit(0 if same else 1)
 PYTHON
 }
-rewards
-a=0 b=0
-for _ in $(seq "$rounds"); do
-    begin=$(now); ours; a=$((a + $(now) - begin))
-    begin=$(now); theirs; b=$((b + $(now) - begin))
-done
-rewards > /dev/null
-row() { awk -v a="$a" -v b="$b" -v n="$rounds" -v w="$1" -v m="$2" 'BEGIN { printf "| %s | %s | %.1fx: %.2f s instead of %.1f s |\n", w, m, b / a, a / n / 1e9, b / n / 1e9 }'; }
-row "the same directories through Harbor on Docker (oracle)" "5x, 10x"
+compare() { # what, must and aim
+    local begin a=0 b=0
+    rewards
+    for _ in $(seq "$rounds"); do
+        begin=$(now); ours; a=$((a + $(now) - begin))
+        begin=$(now); theirs; b=$((b + $(now) - begin))
+    done
+    rewards > /dev/null
+    awk -v a="$a" -v b="$b" -v n="$rounds" -v w="$1" -v m="$2" 'BEGIN { printf "| %s | %s | %.1fx: %.2f s instead of %.1f s |\n", w, m, b / a, a / n / 1e9, b / n / 1e9 }'
+}
+compare "the same directories through Harbor on Docker (oracle)" "5x, 10x"
 # Both on the daemon: five directories whose verifier is a container of its own, since the engine docker has no other.
 mkdir "$work/separate"
 for number in 1 2 3 4 5; do
@@ -64,10 +66,4 @@ done
 rm -r "$work/tasks"; mv "$work/separate" "$work/tasks"
 engine=docker
 ours; theirs
-rewards
-a=0 b=0
-for _ in $(seq "$rounds"); do
-    begin=$(now); ours; a=$((a + $(now) - begin))
-    begin=$(now); theirs; b=$((b + $(now) - begin))
-done
-row "five directories with a verifier of its own, both on Docker" "2x, 4x"
+compare "five directories with a verifier of its own, both on Docker" "2x, 4x"

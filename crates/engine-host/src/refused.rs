@@ -3,19 +3,16 @@
 
 use cofferdam_engine::{EngineEvent, RefusedDestination};
 use cofferdam_gate::dns::{Answer, read_query, write_answer};
-use cofferdam_gate::wire::{Refusal, parse_refusals};
+use cofferdam_gate::wire::{Refusal, read_refusals};
 use std::collections::HashMap;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Destinations that are counted one by one in a sandbox; what goes beyond is counted together.
 const MOST_DESTINATIONS: usize = 256;
 const LARGEST_QUERY: usize = 1500;
-/// One logged packet comes at a time: some 200 bytes.
-const LARGEST_BATCH: usize = 2048;
 
 /// What has been refused.
 #[derive(Debug)]
@@ -79,7 +76,7 @@ pub fn serve(resolver: Option<UdpSocket>, log: OwnedFd, refused: &Arc<Refused>) 
     rustix::io::ioctl_fionbio(&log, true)?;
     let log = cofferdam_sys::readiness::register(log)?;
     let packets = Arc::clone(refused);
-    let mut tasks = vec![tokio::spawn(async move { read_log(&log, &packets).await }).abort_handle()];
+    let mut tasks = vec![tokio::spawn(async move { read_refusals(&log, |refusal| packets.add_packet(refusal)).await }).abort_handle()];
     if let Some(resolver) = resolver {
         let resolver = tokio::net::UdpSocket::from_std(resolver)?;
         let names = Arc::clone(refused);
@@ -96,19 +93,6 @@ async fn answer(resolver: &tokio::net::UdpSocket, refused: &Refused) {
         if let Some(question) = read_query(query) {
             let _ = resolver.send_to(&write_answer(query, &question, Answer::NoName), from).await;
             refused.add(question.name, 0, "dns".to_owned());
-        }
-    }
-}
-
-async fn read_log(log: &AsyncFd<OwnedFd>, refused: &Refused) {
-    let mut buffer = [0u8; LARGEST_BATCH];
-    loop {
-        let Ok(mut ready) = log.readable().await else { return };
-        match ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut buffer)?)) {
-            Ok(Ok(0)) => return,
-            Ok(Ok(length)) => parse_refusals(&buffer[..length]).iter().for_each(|refusal| refused.add_packet(refusal)),
-            // ENOBUFS: the kernel dropped some for want of space; the rest is still readable.
-            Ok(Err(_)) | Err(_) => {}
         }
     }
 }

@@ -13,14 +13,13 @@ mod pair;
 use crate::dial::{Dialer, WayOut};
 use crate::protocol::Outside;
 use crate::sandbox::{Sandbox, Sockets};
-use crate::wire::{self, Listeners, Reach, Unplugged, Wire, parse_refusals};
+use crate::wire::{self, Listeners, Reach, Unplugged, Wire, read_refusals};
 use cofferdam_policy::egress::Policy;
 use cofferdam_sys::{Result, mount, readiness};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
 
 /// With any of these a workload could undo what the sidecar has set up, or be taken for somebody else.
@@ -95,7 +94,7 @@ impl Alone {
         let sandbox = Arc::new(Sandbox::serve(sockets, policy, WayOut::new(&Arc::new(Dialer::default()), outside)?)?);
         rustix::io::ioctl_fionbio(&refusals, true)?;
         let (log, told) = (readiness::register(refusals)?, Arc::clone(&sandbox));
-        let refusals = tokio::spawn(async move { read_refusals(&log, &told).await }).abort_handle();
+        let refusals = tokio::spawn(async move { read_refusals(&log, |refusal| told.refused(refusal)).await }).abort_handle();
         Ok(Self { sandbox, refusals })
     }
 
@@ -109,21 +108,6 @@ impl Drop for Alone {
     fn drop(&mut self) {
         self.refusals.abort();
         let _ = self.sandbox.flush();
-    }
-}
-
-async fn read_refusals(log: &AsyncFd<OwnedFd>, sandbox: &Sandbox) {
-    /// One logged packet comes at a time: some 200 bytes.
-    const LARGEST_BATCH: usize = 2048;
-    let mut buffer = [0u8; LARGEST_BATCH];
-    loop {
-        let Ok(mut ready) = log.readable().await else { return };
-        match ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut buffer)?)) {
-            Ok(Ok(0)) => return,
-            Ok(Ok(length)) => parse_refusals(&buffer[..length]).iter().for_each(|refusal| sandbox.refused(refusal)),
-            // ENOBUFS: the kernel dropped some for want of space; the rest is still readable.
-            Ok(Err(_)) | Err(_) => {}
-        }
     }
 }
 

@@ -7,7 +7,7 @@ mod refusals;
 mod rules;
 
 pub use listeners::Listeners;
-pub use refusals::{Refusal, parse_refusals};
+pub use refusals::{Refusal, read_refusals};
 pub use rules::{LISTENER_PORT, RESOLVER, SYNTHETIC_V4, SYNTHETIC_V6};
 
 use cofferdam_sys::{Error, Result, netlink};
@@ -23,7 +23,7 @@ pub struct Wire {
     pub resolver: UdpSocket,
     /// What a gate serves; None without one.
     pub listeners: Option<Listeners>,
-    /// Delivers refused packets (see [`parse_refusals`]).
+    /// Delivers refused packets (see [`read_refusals`]).
     pub refusals: OwnedFd,
 }
 

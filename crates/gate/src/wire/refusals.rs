@@ -4,6 +4,7 @@ use super::rules::{LOG_BYTES, LOG_GROUP};
 use cofferdam_sys::{Result, netlink};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
+use tokio::io::unix::AsyncFd;
 
 const SUBSYSTEM_LOG: u16 = 4;
 const MESSAGE_PACKET: u16 = SUBSYSTEM_LOG << 8;
@@ -45,8 +46,24 @@ fn config(attribute: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Reads a subscribed socket until it ends, or the task is aborted.
+pub async fn read_refusals(log: &AsyncFd<OwnedFd>, each: impl Fn(&Refusal)) {
+    /// One logged packet comes at a time: some 200 bytes.
+    const LARGEST_BATCH: usize = 2048;
+    let mut buffer = [0u8; LARGEST_BATCH];
+    loop {
+        let Ok(mut ready) = log.readable().await else { return };
+        match ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut buffer)?)) {
+            Ok(Ok(0)) => return,
+            Ok(Ok(length)) => parse_refusals(&buffer[..length]).iter().for_each(&each),
+            // ENOBUFS: the kernel dropped some for want of space; the rest is still readable.
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+}
+
 /// The refusals in one received buffer. What is no log message, or no IP packet, is left out.
-pub fn parse_refusals(bytes: &[u8]) -> Vec<Refusal> {
+fn parse_refusals(bytes: &[u8]) -> Vec<Refusal> {
     netlink::messages(bytes).filter(|(kind, _)| *kind == MESSAGE_PACKET).filter_map(|(_, body)| parse_packet(payload(body)?)).collect()
 }
 
