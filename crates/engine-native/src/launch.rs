@@ -3,7 +3,7 @@
 //! 1. in a thread: a network namespace of the host's user namespace: loopback, rules, resolver, refusal log, sysfs;
 //! 2. meanwhile a range of host ids, devices, disk with what goes into it, the cgroups with their limits; then the thread is
 //!    joined;
-//! 3. the spawner clones the sandbox's first process, which enters the cgroups, leaves the host's root and waits;
+//! 3. the spawner clones the sandbox's first process, which enters the cgroups and waits;
 //! 4. id maps, then the mounts, each seen through the sandbox's ids;
 //! 5. GO with the mounts: the process attaches them, gives up its rights and executes pid 1 (`sys/init/setup.rs`).
 //!
@@ -113,6 +113,8 @@ pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> 
     match network.and_then(|network| launch_in(spec, host, &parts, network)) {
         Ok(Made { pidfd, control, wire, namespace, root, originals }) => {
             let places = parts.plan.steps.iter().map(Step::place).collect();
+            // The overlay holds what it needs of it.
+            host.spawner()?.discard(vec![parts.disk]);
             Ok(Launched {
                 pidfd,
                 control,
@@ -358,7 +360,6 @@ fn plan(spec: &SandboxSpec, host: &Host, ids: &Ids, devices: &Devices) -> Result
         true => capability::PID_ONE,
     };
     Ok(Plan {
-        staging: c_string(&host.run_directory)?,
         steps: steps(spec, devices)?,
         hostname: c_string(Path::new(&spec.hostname))?,
         owner,
@@ -382,8 +383,11 @@ fn steps(spec: &SandboxSpec, devices: &Devices) -> Result<Vec<Step>, EngineError
     steps.push(Step::ReadOnly(c_string(Path::new("sys"))?));
     steps.push(attach(SYS, "sys/devices/system")?);
     if plugged(spec, UnpluggedControl::Masks) {
-        for path in masks::MASKED {
-            steps.push(Step::Mask(c_string(Path::new(path))?, NULL, EMPTY));
+        for path in masks::MASKED_FILES {
+            steps.push(Step::MaskFile(c_string(Path::new(path))?, NULL, EMPTY));
+        }
+        for path in masks::MASKED_DIRECTORIES {
+            steps.push(Step::MaskDirectory(c_string(Path::new(path))?, NULL, EMPTY));
         }
         for path in masks::READ_ONLY {
             steps.push(Step::ReadOnly(c_string(Path::new(path))?));

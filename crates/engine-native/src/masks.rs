@@ -2,17 +2,11 @@
 //! skips one that this kernel lacks. Sources: the OCI runtime defaults, and section b of the security reference (probes B3).
 //! Of `/sys` a sandbox sees `devices/system` only (CPUs, memory nodes), read-only.
 
-/// Hidden: an empty file or directory stands there instead.
-pub const MASKED: &[&str] = &[
-    "proc/acpi",
-    "proc/asound",
-    "proc/bus",
+/// Hidden files: an empty one stands there instead.
+pub const MASKED_FILES: &[&str] = &[
     "proc/cmdline",
     "proc/config.gz",
-    "proc/driver",
-    "proc/fs",
     "proc/interrupts",
-    "proc/irq",
     "proc/kallsyms",
     "proc/kcore",
     "proc/key-users",
@@ -23,11 +17,13 @@ pub const MASKED: &[&str] = &[
     "proc/kpageflags",
     "proc/latency_stats",
     "proc/sched_debug",
-    "proc/scsi",
     "proc/timer_list",
     "proc/timer_stats",
     "proc/vmallocinfo",
 ];
+
+/// Hidden directories: an empty one stands there instead.
+pub const MASKED_DIRECTORIES: &[&str] = &["proc/acpi", "proc/asound", "proc/bus", "proc/driver", "proc/fs", "proc/irq", "proc/scsi"];
 
 /// Shown, not changeable.
 pub const READ_ONLY: &[&str] = &["proc/sys", "proc/sysrq-trigger"];

@@ -11,6 +11,7 @@
 
 mod channel;
 mod contained;
+mod emptied;
 mod launch;
 mod pid_one;
 #[path = "../src/plan_wire.rs"]

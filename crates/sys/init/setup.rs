@@ -1,22 +1,22 @@
 //! What a sandbox's first process does before it executes pid 1. Order:
 //!
 //! ```text
-//! before GO   cgroups, cgroup namespace; a proc file system of its own (the kernel gives it to who sees one already);
-//!             an empty root instead of the host's, which is detached
+//! before GO   cgroups, cgroup namespace; a proc file system of its own; the spawner's is covered (`emptied`)
 //! after GO    pid 1's user; attach the sandbox's root above the empty one and enter it
 //!             attach, mask and protect mounts; host name
 //!             descriptors, limits, Landlock, capabilities, no_new_privs, seccomp; execute pid 1
 //! ```
-//! Before GO because detaching the host's mounts waits for every processor, and the supervisor is busy then anyway. What lies
-//! below the sandbox's root is an empty read-only file system. Every path is resolved inside the new root without
-//! following any link. A step that fails is reported as `REPLY_SETUP_FAILED`, and the child ends.
+//! What lies below the sandbox's root is an empty read-only file system: the process never sees the host's mounts. Every path
+//! is resolved inside the new root without following any link. A step that fails is reported as `REPLY_SETUP_FAILED`, and the
+//! child ends.
 
 use crate::channel::{CONTROL, receive_bytes, send_to};
 use crate::plan_wire::{
     MOST_MOUNTS, REPLY_SETUP_FAILED, REQUEST_GO, SETUP_CAPABILITIES, SETUP_CGROUPS, SETUP_DESCRIPTORS, SETUP_EXECUTE, SETUP_FILTER,
-    SETUP_HOSTNAME, SETUP_IDENTITY, SETUP_LANDLOCK, SETUP_LEAVE, SETUP_LIMITS, SETUP_NAMESPACE, SETUP_ROOT, SETUP_STEP, STEP_ATTACH,
-    STEP_MASK, STEP_PROC, plan_at as at,
+    SETUP_HOSTNAME, SETUP_IDENTITY, SETUP_LANDLOCK, SETUP_LIMITS, SETUP_NAMESPACE, SETUP_PROC, SETUP_ROOT, SETUP_STEP, STEP_ATTACH,
+    STEP_MASK_DIRECTORY, STEP_MASK_FILE, STEP_PROC, plan_at as at,
 };
+use crate::emptied;
 use crate::spawner::{PROGRAM, SOCKET};
 use crate::{AT_FDCWD, O_CLOEXEC, PR_SET_DUMPABLE, close, exit, sys};
 
@@ -24,17 +24,16 @@ const LEASE: i32 = 4;
 const FIRST_FREE: i32 = 5;
 const O_PATH: usize = 0o10_000_000;
 const O_RDWR: usize = 2;
-const AT_EMPTY_PATH: usize = 0x1000;
-const OPEN_TREE_CLONE: usize = 1;
-const MOVE_FROM_FD: usize = 0x04;
+pub const AT_EMPTY_PATH: usize = 0x1000;
+pub const OPEN_TREE_CLONE: usize = 1;
+pub const MOVE_FROM_FD: usize = 0x04;
 const MOVE_TO_FD: usize = 0x40;
 const CLONE_NEWCGROUP: usize = 0x200_0000;
-const MS_REC_PRIVATE: usize = 0x4000 | 0x4_0000;
 const MS_PRIVATE: u64 = 0x4_0000;
-const MNT_DETACH: usize = 2;
+const MS_BIND: usize = 0x1000;
 const FSCONFIG_CMD_CREATE: usize = 6;
-const ATTR_READ_ONLY: u64 = 1;
-const ATTR_NOSUID_NODEV_NOEXEC: usize = 0xE;
+pub const ATTR_READ_ONLY: u64 = 1;
+pub const ATTR_NOSUID_NODEV_NOEXEC: usize = 0xE;
 const NO_LINKS_IN_ROOT: u64 = 0x04 | 0x02 | 0x10;
 const F_DUPFD: usize = 0;
 
@@ -120,9 +119,10 @@ pub struct Failure {
     pub step: u32,
 }
 
-type Outcome = Result<(), Failure>;
+pub type Outcome = Result<(), Failure>;
 
-fn check(stage: u32, result: isize) -> Result<isize, Failure> {
+/// A failure of a stage if the kernel said so.
+pub fn check(stage: u32, result: isize) -> Result<isize, Failure> {
     if result < 0 { Err(Failure { stage, errno: (-result) as u32, step: 0 }) } else { Ok(result) }
 }
 
@@ -154,16 +154,8 @@ fn before_go(plan: &Plan, fds: &Inherited<'_>) -> Result<isize, Failure> {
         check(SETUP_CGROUPS, sys!(WRITE, *tasks, c"0".as_ptr(), 1))?;
     }
     check(SETUP_NAMESPACE, sys!(UNSHARE, CLONE_NEWCGROUP))?;
-    check(SETUP_LEAVE, sys!(MOUNT, 0, c"/".as_ptr(), 0, MS_REC_PRIVATE, 0))?;
-    let proc = new_mount(SETUP_LEAVE, c"proc".as_ptr().cast(), ATTR_NOSUID_NODEV_NOEXEC)?;
-    let empty = new_mount(SETUP_LEAVE, c"tmpfs".as_ptr().cast(), ATTR_NOSUID_NODEV_NOEXEC | ATTR_READ_ONLY as usize)?;
-    let staging = plan.string(plan.word(at::STAGING));
-    check(SETUP_LEAVE, sys!(MOVE_MOUNT, empty, c"".as_ptr(), AT_FDCWD, staging, MOVE_FROM_FD))?;
-    check(SETUP_LEAVE, sys!(FCHDIR, empty))?;
-    check(SETUP_LEAVE, sys!(PIVOT_ROOT, c".".as_ptr(), c".".as_ptr()))?;
-    check(SETUP_LEAVE, sys!(UMOUNT2, c".".as_ptr(), MNT_DETACH))?;
-    check(SETUP_LEAVE, sys!(CHDIR, c"/".as_ptr()))?;
-    close(empty as i32);
+    let proc = new_mount(SETUP_PROC, c"proc".as_ptr().cast(), ATTR_NOSUID_NODEV_NOEXEC)?;
+    emptied::cover(SETUP_PROC)?;
     Ok(proc)
 }
 
@@ -206,44 +198,70 @@ fn enter_root(root: i32) -> Outcome {
 }
 
 fn steps(plan: &Plan, proc: isize, mounts: &[i32; MOST_MOUNTS]) -> Outcome {
+    let mut covers = Covers::default();
     for index in 0..plan.word(at::STEP_COUNT) {
-        mount_step(&plan.step(index), proc, mounts).map_err(|failure| Failure { step: index, ..failure })?;
+        mount_step(&plan.step(index), proc, mounts, &mut covers).map_err(|failure| Failure { step: index, ..failure })?;
     }
     Ok(())
 }
 
-/// EINVAL.
-const NOT_ATTACHED: isize = -22;
+/// Places where a mask stands already.
+#[derive(Default)]
+struct Covers {
+    file: Option<*const u8>,
+    directory: Option<*const u8>,
+}
 
-fn mount_step(step: &Step, proc: isize, mounts: &[i32; MOST_MOUNTS]) -> Outcome {
+fn mount_step(step: &Step, proc: isize, mounts: &[i32; MOST_MOUNTS], covers: &mut Covers) -> Outcome {
+    if matches!(step.kind, STEP_MASK_FILE | STEP_MASK_DIRECTORY) && covers.copied_to(step)? {
+        return Ok(());
+    }
     let how = [(O_PATH | O_CLOEXEC) as u64, 0, NO_LINKS_IN_ROOT];
     let place = sys!(OPENAT2, AT_FDCWD, step.path, how.as_ptr(), 24);
     if place < 0 && !matches!(step.kind, STEP_ATTACH | STEP_PROC) {
         return Ok(());
     }
     let place = check(SETUP_STEP, place)?;
-    let mount = match step.kind {
-        STEP_ATTACH => return attach(mounts[step.first] as isize, place),
-        STEP_PROC => return attach(proc, place),
-        STEP_MASK => {
-            let cover = mounts[if is_directory(place)? { step.second } else { step.first }] as isize;
-            let copy = sys!(OPEN_TREE, cover, c"".as_ptr(), OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH);
-            if copy == NOT_ATTACHED {
-                // Before 6.15 only what is attached can be copied: the first place gets the mount itself, the others copies of that.
-                return attach(cover, place);
-            }
-            check(SETUP_STEP, copy)?
+    match step.kind {
+        STEP_ATTACH => attach(mounts[step.first] as isize, place),
+        STEP_PROC => attach(proc, place),
+        STEP_MASK_FILE | STEP_MASK_DIRECTORY => {
+            let (cover, first) = match is_directory(place)? {
+                true => (mounts[step.second], &mut covers.directory),
+                false => (mounts[step.first], &mut covers.file),
+            };
+            *first = Some(step.path);
+            // Before 6.15 only what is attached can be copied: there it is a mount of its own.
+            let copy = copy_of(cover as isize);
+            attach(if copy == NOT_ATTACHED { cover as isize } else { check(SETUP_STEP, copy)? }, place)?;
+            close(copy as i32);
+            Ok(())
         }
         _ => {
-            let copy = copy_of(place)?;
+            let copy = check(SETUP_STEP, copy_of(place))?;
             let attributes = [ATTR_READ_ONLY, 0, MS_PRIVATE, 0];
             check(SETUP_STEP, sys!(MOUNT_SETATTR, copy, c"".as_ptr(), AT_EMPTY_PATH, attributes.as_ptr(), 32))?;
-            copy
+            attach(copy, place)?;
+            close(copy as i32);
+            Ok(())
         }
-    };
-    attach(mount, place)?;
-    close(mount as i32);
-    Ok(())
+    }
+}
+
+impl Covers {
+    /// Covers a place with what covers another of its kind; false if that is not possible. One call instead of six: masks lie on the
+    /// sandbox's own proc file system, where no name of theirs is a link and nobody else changes anything. The kind is the one that
+    /// it has on the kernels that we know: a copy that cannot be attached costs a wait for every processor.
+    fn copied_to(&self, step: &Step) -> Result<bool, Failure> {
+        const MISSING: isize = -2;
+        const ANOTHER_KIND: isize = -20;
+        let Some(cover) = (if step.kind == STEP_MASK_FILE { self.file } else { self.directory }) else { return Ok(false) };
+        match sys!(MOUNT, cover, step.path, 0, MS_BIND, 0) {
+            MISSING => Ok(true),
+            ANOTHER_KIND => Ok(false),
+            done => check(SETUP_STEP, done).map(|_| true),
+        }
+    }
 }
 
 /// Attaches a mount and closes the descriptor of the place.
@@ -253,11 +271,15 @@ fn attach(mount: isize, place: isize) -> Outcome {
     Ok(())
 }
 
-fn copy_of(mount: isize) -> Result<isize, Failure> {
-    check(SETUP_STEP, sys!(OPEN_TREE, mount, c"".as_ptr(), OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH))
+/// EINVAL.
+const NOT_ATTACHED: isize = -22;
+
+fn copy_of(mount: isize) -> isize {
+    sys!(OPEN_TREE, mount, c"".as_ptr(), OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH)
 }
 
-fn new_mount(stage: u32, kind: *const u8, attributes: usize) -> Result<isize, Failure> {
+/// A file system of a kind, with mount attributes, attached nowhere.
+pub fn new_mount(stage: u32, kind: *const u8, attributes: usize) -> Result<isize, Failure> {
     let context = check(stage, sys!(FSOPEN, kind, 1))?;
     check(stage, sys!(FSCONFIG, context, FSCONFIG_CMD_CREATE, 0, 0, 0))?;
     let mount = check(stage, sys!(FSMOUNT, context, 1, attributes))?;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! supervisor                        spawner                       child
+//!                                   leave the host's mounts (see `emptied`)
 //! plan, descriptors ──────────────▶ enter the network namespace
 //!                                   clone3 ─────────────────────▶ set-up until it needs its mounts (see `setup`)
 //! pid, pidfd ◀───────────────────── return, forget the descriptors
@@ -11,7 +12,8 @@
 
 use crate::channel::{receive_bytes, send_to};
 use crate::plan_wire::{MOST_CLONE_FDS, MOST_PLAN_BYTES, REPLY_CLONED, REPLY_NOT_CLONED, REQUEST_CLONE, REQUEST_DISCARD};
-use crate::setup::{Inherited, Plan, run};
+use crate::emptied;
+use crate::setup::{Failure, Inherited, Plan, run};
 use crate::{AT_FDCWD, F_SETFD, FD_CLOEXEC, O_CLOEXEC, PR_SET_DUMPABLE, close, exit, sys};
 
 /// The supervisor's end is on the other side.
@@ -58,6 +60,8 @@ pub fn main_loop() -> ! {
     if home < 0 {
         exit();
     }
+    // What went wrong is the answer to every request.
+    let emptied = emptied::enter();
     let buffer = &raw mut BUFFER;
     loop {
         let mut fds = [-1; MOST_CLONE_FDS];
@@ -71,21 +75,36 @@ pub fn main_loop() -> ! {
             REQUEST_CLONE => {
                 // SAFETY: what follows the words was received into the buffer, and stays there until the next request.
                 let plan = unsafe { Plan::new(buffer.cast::<u8>().add(HEADER_BYTES).cast(), got as usize - HEADER_BYTES) };
-                match plan.map_or(Err(EINVAL), |plan| spawn(&plan, words, fds, home)) {
+                let spawned = match (&emptied, plan) {
+                    (Err(Failure { errno, .. }), _) => Err([*errno, 1]),
+                    (Ok(()), None) => Err([EINVAL, 0]),
+                    (Ok(()), Some(plan)) => spawn(&plan, words, fds, home).map_err(|errno| [errno, 0]),
+                };
+                match spawned {
                     Ok((pid, pidfd)) => {
                         send_to(SOCKET, [REPLY_CLONED, pid, 0, 0], &[pidfd]);
                         close(pidfd);
                     }
-                    Err(errno) => send_to(SOCKET, [REPLY_NOT_CLONED, errno, 0, 0], &[]),
+                    Err([errno, before]) => send_to(SOCKET, [REPLY_NOT_CLONED, errno, before, 0], &[]),
                 }
             }
-            REQUEST_DISCARD => {}
+            REQUEST_DISCARD => wait_for_supervisor(),
             _ => exit(),
         }
         for fd in fds {
             close(fd);
         }
     }
+}
+
+/// Until the supervisor has closed its own of the descriptors that it sent, so that not its closing is the last one: until it asks for
+/// something else, ends, or a moment has passed.
+fn wait_for_supervisor() {
+    const POLLIN: u64 = 1;
+    const MOMENT_NANOS: u64 = 1_000_000;
+    let watched = SOCKET as u64 | POLLIN << 32;
+    let moment = [0u64, MOMENT_NANOS];
+    sys!(POLL, &raw const watched, 1, moment.as_ptr(), 0, 8);
 }
 
 /// Clones the child: its pid and pidfd, or the errno.

@@ -38,6 +38,7 @@ mod arch {
     pub const PIPE2: usize = 293;
     pub const PRLIMIT64: usize = 302;
     pub const MOUNT: usize = 165;
+    pub const MKDIRAT: usize = 258;
     pub const FCHDIR: usize = 81;
     pub const PIVOT_ROOT: usize = 155;
     pub const UMOUNT2: usize = 166;
@@ -85,6 +86,7 @@ mod arch {
     pub const PIPE2: usize = 59;
     pub const PRLIMIT64: usize = 261;
     pub const MOUNT: usize = 40;
+    pub const MKDIRAT: usize = 34;
     pub const FCHDIR: usize = 50;
     pub const PIVOT_ROOT: usize = 41;
     pub const UMOUNT2: usize = 39;

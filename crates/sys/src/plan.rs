@@ -4,8 +4,8 @@ use crate::bpf::Instruction;
 use crate::ids::Owner;
 use crate::plan_wire::{
     REQUEST_GO, SETUP_CAPABILITIES, SETUP_CGROUPS, SETUP_DESCRIPTORS, SETUP_EXECUTE, SETUP_FILTER, SETUP_HOSTNAME, SETUP_IDENTITY,
-    SETUP_LANDLOCK, SETUP_LEAVE, SETUP_LIMITS, SETUP_NAMESPACE, SETUP_ROOT, SETUP_STEP, STEP_ATTACH, STEP_MASK, STEP_PROC, STEP_READ_ONLY,
-    plan_at as at,
+    SETUP_LANDLOCK, SETUP_LIMITS, SETUP_NAMESPACE, SETUP_PROC, SETUP_ROOT, SETUP_STEP, STEP_ATTACH, STEP_MASK_DIRECTORY, STEP_MASK_FILE,
+    STEP_PROC, STEP_READ_ONLY, plan_at as at,
 };
 use std::ffi::{CStr, CString};
 
@@ -18,15 +18,18 @@ pub enum Step {
     Proc(CString),
     /// Make what is there read-only, by a mount of it onto itself. Skipped where it does not exist.
     ReadOnly(CString),
-    /// Hide a file or directory behind the handed-over mounts with these indexes (an empty file, an empty
-    /// directory). Skipped where it does not exist.
-    Mask(CString, usize, usize),
+    /// Hide what is most probably a file of the proc file system behind the handed-over mounts with these indexes (an empty file, an
+    /// empty directory). Skipped where it does not exist.
+    MaskFile(CString, usize, usize),
+    /// The same of a directory.
+    MaskDirectory(CString, usize, usize),
 }
 
 impl Step {
     /// Where it acts, relative to the new root.
     pub fn place(&self) -> String {
-        let (Self::Attach(_, path) | Self::Proc(path) | Self::ReadOnly(path) | Self::Mask(path, ..)) = self;
+        let (Self::Attach(_, path) | Self::Proc(path) | Self::ReadOnly(path) | Self::MaskFile(path, ..) | Self::MaskDirectory(path, ..)) =
+            self;
         path.to_string_lossy().into_owned()
     }
 
@@ -35,7 +38,8 @@ impl Step {
             Self::Attach(index, path) => ([STEP_ATTACH, *index as u32, 0], path),
             Self::Proc(path) => ([STEP_PROC, 0, 0], path),
             Self::ReadOnly(path) => ([STEP_READ_ONLY, 0, 0], path),
-            Self::Mask(path, file, directory) => ([STEP_MASK, *file as u32, *directory as u32], path),
+            Self::MaskFile(path, file, directory) => ([STEP_MASK_FILE, *file as u32, *directory as u32], path),
+            Self::MaskDirectory(path, file, directory) => ([STEP_MASK_DIRECTORY, *file as u32, *directory as u32], path),
         }
     }
 }
@@ -43,9 +47,6 @@ impl Step {
 /// Everything the first process needs to know.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// A directory of the host that exists; the first process attaches a root of its own there, in its own mount
-    /// namespace only.
-    pub staging: CString,
     /// What to mount, in order.
     pub steps: Vec<Step>,
     /// Host name inside.
@@ -86,7 +87,6 @@ impl Plan {
         (words[at::UNPRIVILEGED], words[at::KEEP_GROUPS]) = (u32::from(self.unprivileged), u32::from(self.keep_groups));
         words[at::CAPS_LOW] = self.capabilities as u32;
         words[at::CAPS_HIGH] = (self.capabilities >> 32) as u32;
-        words[at::STAGING] = string(&self.staging);
         words[at::HOSTNAME] = string(&self.hostname);
         words[at::HOSTNAME_BYTES] = self.hostname.as_bytes().len() as u32;
         (words[at::FILTER], words[at::FILTER_COUNT]) = (filter_at, self.filter.len() as u32);
@@ -119,7 +119,7 @@ pub fn stage_name(stage: u32) -> &'static str {
     match stage {
         SETUP_CGROUPS => "entering the cgroups",
         SETUP_NAMESPACE => "cgroup namespace",
-        SETUP_LEAVE => "leaving the host's root",
+        SETUP_PROC => "a proc file system",
         SETUP_IDENTITY => "identity",
         SETUP_ROOT => "attaching the root",
         SETUP_STEP => "mounting",

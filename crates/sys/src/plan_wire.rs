@@ -13,7 +13,7 @@ pub const REQUEST_CLONE: u32 = 48;
 pub const REQUEST_DISCARD: u32 = 51;
 /// Reply: the child's pid is in word 1, its pidfd comes along.
 pub const REPLY_CLONED: u32 = 49;
-/// Reply: no child; errno in word 1.
+/// Reply: no child; errno in word 1; word 2 is 1 if the spawner itself could not leave the host's mounts.
 pub const REPLY_NOT_CLONED: u32 = 50;
 /// To the child, on its control socket: it may go on. Descriptors: the root mount, then those that steps name by index.
 pub const REQUEST_GO: u32 = 32;
@@ -39,8 +39,8 @@ pub mod plan_at {
     pub const CAPS_LOW: usize = 1;
     /// Capabilities kept, high word.
     pub const CAPS_HIGH: usize = 2;
-    /// Offset of the directory of the host where roots are attached.
-    pub const STAGING: usize = 3;
+    /// 1 if nobody in its user namespace may set supplementary groups.
+    pub const KEEP_GROUPS: usize = 3;
     /// Offset of the host name.
     pub const HOSTNAME: usize = 4;
     /// Bytes of the host name.
@@ -63,9 +63,7 @@ pub mod plan_at {
     pub const GROUP: usize = 13;
     /// 1 if the maps of its user namespace are written by an ordinary user, who has to own the files that they are written to.
     pub const UNPRIVILEGED: usize = 14;
-    /// 1 if nobody in its user namespace may set supplementary groups.
-    pub const KEEP_GROUPS: usize = 15;
-    /// Words before the variable part.
+    /// Words before the variable part: even, since what follows is aligned to 8.
     pub const HEADER_WORDS: usize = 16;
 }
 
@@ -75,16 +73,18 @@ pub const STEP_ATTACH: u32 = 0;
 pub const STEP_PROC: u32 = 1;
 /// Step: make what is there read-only, by a mount of it onto itself. Skipped where it does not exist.
 pub const STEP_READ_ONLY: u32 = 2;
-/// Step: hide a file or directory behind the handed-over mounts with these indexes (an empty file, an empty directory).
-/// Skipped where it does not exist.
-pub const STEP_MASK: u32 = 3;
+/// Step: hide a file of the new proc file system behind the handed-over mounts with these indexes: an empty file, or, should it be a
+/// directory after all, an empty directory. Skipped where it does not exist.
+pub const STEP_MASK_FILE: u32 = 3;
+/// Step: the same of what is expected to be a directory.
+pub const STEP_MASK_DIRECTORY: u32 = 4;
 
 /// Stage of a failed set-up: entering the cgroups.
 pub const SETUP_CGROUPS: u32 = 1;
 /// Stage of a failed set-up: the cgroup namespace.
 pub const SETUP_NAMESPACE: u32 = 2;
-/// Stage of a failed set-up: letting go of the host's root.
-pub const SETUP_LEAVE: u32 = 3;
+/// Stage of a failed set-up: its proc file system.
+pub const SETUP_PROC: u32 = 3;
 /// Stage of a failed set-up: becoming pid 1's user.
 pub const SETUP_IDENTITY: u32 = 4;
 /// Stage of a failed set-up: attaching the root.
@@ -105,3 +105,5 @@ pub const SETUP_CAPABILITIES: u32 = 11;
 pub const SETUP_FILTER: u32 = 12;
 /// Stage of a failed set-up: executing pid 1.
 pub const SETUP_EXECUTE: u32 = 13;
+/// Stage of a spawner: leaving the host's mounts.
+pub const SETUP_LEAVE: u32 = 14;

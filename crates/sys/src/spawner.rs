@@ -83,6 +83,9 @@ impl Spawner {
                 let pidfd = fds.into_iter().next().ok_or_else(|| error(libc::EPROTO))?;
                 Ok(Cloned { pid, pidfd })
             }
+            Some(([REPLY_NOT_CLONED, errno, 1, _], _)) => {
+                Err(Error::new("leave the host's mounts", io::Error::from_raw_os_error(errno as i32)))
+            }
             Some(([REPLY_NOT_CLONED, errno, ..], _)) => Err(error(errno as i32)),
             Some(_) => Err(error(libc::EPROTO)),
             None => {

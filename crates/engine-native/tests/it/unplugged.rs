@@ -68,3 +68,29 @@ fn capabilities() {
     let result = results.iter().find(|result| result.probe == "capabilities").expect("the probe ran");
     assert_eq!(result.outcome, "open", "{}", result.detail);
 }
+
+/// Who could take away the sandbox's root would find two empty directories, and behind what covers one of them a proc file system
+/// without processes: never the host's mounts.
+#[test]
+fn below_the_root_is_nothing() {
+    const TAKE_AWAY: &str = "
+import ctypes, os
+libc = ctypes.CDLL(None)
+names = lambda path: sorted(os.listdir(path))
+here = os.open('/proc/self/ns/mnt', os.O_RDONLY)
+print(libc.umount2(b'/', 2), libc.setns(here, 0x20000), names('/'), names('/proc'), names('/none'))
+print([libc.umount2(b'/proc', 2) for _ in range(2)], [name for name in names('/proc') if name.isdigit()], os.path.exists('/proc/self'))
+print([libc.umount2(path, 2) for path in (b'/proc', b'/')], names('/'))
+";
+    const FOUND: &str = "0 0 ['none', 'proc'] [] []\n[0, -1] [] False\n[-1, -1] ['none', 'proc']\n";
+    let ran = with_kit(async |kit| {
+        let controls = [UnpluggedControl::Capabilities, UnpluggedControl::Seccomp, UnpluggedControl::Landlock];
+        let made = kit.sandbox(|spec| spec.unplugged.extend(controls)).await.expect("made");
+        let mut process = made.process(&["/usr/bin/python3", "-c", TAKE_AWAY]);
+        process.user = made.spec.image.user(Some("0")).expect("a user");
+        let ran = made.run(process, true, "").await.expect("ran");
+        made.delete().await.expect("deleted");
+        ran
+    });
+    assert_eq!(ran.out, FOUND, "{}", ran.err);
+}
