@@ -182,6 +182,13 @@ fn a_runtime_of_the_daemon_is_chosen() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(on.docker.ok("docker inspect -f {{.HostConfig.Runtime}} $(docker ps -q)").trim(), "other");
     on.ok(&["rm", "-f", "made"]);
+    // A sandbox that is kept is its owner's only as long as it is made as the operator says.
+    for runtime in ["other", "runc"] {
+        let ran = with(runtime, &["--owner", "one", "--", "sh", "-c", "echo x >> /tmp/seen; wc -l < /tmp/seen"]);
+        assert_eq!((ran.code, ran.out.trim()), (0, "1"), "{runtime}: {ran:?}");
+    }
+    on.ok(&["release", "one", "--now"]);
+    eventually("none is left", || on.containers().is_empty());
     for (runtime, word) in [("missing", "the daemon has broken, io."), ("runsc", "a kernel of their own")] {
         let refused = with(runtime, &["--", "true"]);
         assert!(refused.code == 125 && refused.err.contains(word), "{refused:?}");

@@ -36,6 +36,8 @@ pub struct Facts {
     pub api: String,
     /// How it stores layers.
     pub storage: String,
+    /// Whether its images are in containerd's store.
+    pub containerd_store: bool,
     /// `name=…` of its security options.
     pub security: Vec<String>,
     /// Its runtimes.
@@ -86,7 +88,8 @@ impl Daemon {
 async fn ask(client: &Docker, socket: &str) -> Result<Facts, Error> {
     let (version, info) = tokio::try_join!(client.version(), client.info())?;
     let backing = info.driver_status.unwrap_or_default();
-    let on_xfs = backing.iter().any(|pair| pair.len() == 2 && pair[0] == "Backing Filesystem" && pair[1] == "xfs");
+    let is = |name: &str, value: &str| backing.iter().any(|pair| pair.len() == 2 && pair[0] == name && pair[1].starts_with(value));
+    let (on_xfs, containerd_store) = (is("Backing Filesystem", "xfs"), is("driver-type", "io.containerd.snapshotter"));
     let storage = info.driver.unwrap_or_default();
     let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
     runtimes.sort_unstable();
@@ -95,6 +98,7 @@ async fn ask(client: &Docker, socket: &str) -> Result<Facts, Error> {
         api: client.client_version().to_string(),
         disk_quota: matches!(storage.as_str(), "btrfs" | "zfs" | "devicemapper") || (storage == "overlay2" && on_xfs),
         storage,
+        containerd_store,
         runtimes,
         security: info.security_options.unwrap_or_default(),
         socket: socket.to_owned(),

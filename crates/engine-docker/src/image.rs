@@ -23,7 +23,11 @@ impl Daemon {
     /// What the daemon calls an image that it has: by the digest of its configuration; where it keeps images in containerd's store, by that of a
     /// manifest of its own, which is known by our name and has the same layers.
     async fn name_of(&self, record: &ImageRecord) -> Result<Option<String>, EngineError> {
-        for name in [record.config_digest.to_string(), own_name(&record.config_digest)] {
+        let mut names = [record.config_digest.to_string(), own_name(&record.config_digest)];
+        if self.facts.containerd_store {
+            names.reverse();
+        }
+        for name in names {
             match self.client.inspect_image(&name).await {
                 Ok(found) => {
                     let layers = found.root_fs.and_then(|root| root.layers).unwrap_or_default();

@@ -51,13 +51,7 @@ impl Refused {
     }
 
     fn add_packet(&self, refusal: &Refusal) {
-        let protocol = match refusal.protocol {
-            6 => "tcp".to_owned(),
-            17 => "udp".to_owned(),
-            1 | 58 => "icmp".to_owned(),
-            other => other.to_string(),
-        };
-        self.add(refusal.destination.to_string(), refusal.port, protocol);
+        self.add(refusal.destination.to_string(), refusal.port, refusal.protocol_name().into_owned());
     }
 
     /// Destinations in the order of their first refusal, and refusals beyond them.

@@ -141,13 +141,13 @@ impl Sandbox {
 
     /// Puts on record what the kernel has refused.
     pub fn refused(&self, refusal: &Refusal) {
-        let protocol = match refusal.protocol {
-            6 => "tcp",
-            17 => "udp",
-            1 | 58 => "icmp",
-            _ => "ip",
-        };
-        self.state.deny(&Destination::Address(refusal.destination), refusal.port, protocol, None, "refused by the rules of its network");
+        self.state.deny(
+            &Destination::Address(refusal.destination),
+            refusal.port,
+            &refusal.protocol_name(),
+            None,
+            "refused by the rules of its network",
+        );
     }
 
     /// Writes down what is counted.

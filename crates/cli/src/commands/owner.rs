@@ -11,6 +11,7 @@ use crate::exit::{FAILED_TO_RUN, Failure};
 use crate::terminal;
 use cofferdam_lifecycle::control::{Client, ClientError, Exec, Request as Asked};
 use cofferdam_lifecycle::supervisor::{Kept, Request};
+use cofferdam_model::config::Config;
 use cofferdam_model::{Limits, SandboxId, SandboxRecord};
 use cofferdam_sys::lock;
 use cofferdam_trust::content::sha256;
@@ -36,7 +37,7 @@ pub fn run(global: Global, arguments: &RunArgs) -> Result<ExitCode, Failure> {
     let engine = context.engine_named(arguments.engine, None, true)?;
     context.say_unenforced(&*engine)?;
     let wanted = request::build(&context, arguments, &engine.capabilities(), SandboxId::from_random(random()))?;
-    let key = key(arguments, &wanted, engine.capabilities().name);
+    let key = key(arguments, &wanted, engine.capabilities().name, &config::load()?);
     let interactive = arguments.tty || terminal::is_interactive();
     let text = |words: Vec<Vec<u8>>| words.into_iter().map(|word| String::from_utf8_lossy(&word).into_owned()).collect();
     let asked = Asked::Exec(Exec {
@@ -75,7 +76,7 @@ fn check(arguments: &RunArgs) -> Result<(), Failure> {
 }
 
 /// What makes the sandbox: everything but the command, its environment, directory and time limit.
-fn key(arguments: &RunArgs, wanted: &Request, engine: &str) -> String {
+fn key(arguments: &RunArgs, wanted: &Request, engine: &str, config: &Config) -> String {
     // A tree in another's place is another tree.
     let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|found| (found.st_dev, found.st_ino)).ok();
     let mounts: Vec<_> = wanted.mounts.iter().map(|mount| (inode(mount.source.fd()), &mount.target, mount.writable)).collect();
@@ -87,6 +88,7 @@ fn key(arguments: &RunArgs, wanted: &Request, engine: &str) -> String {
         "owner": arguments.owner,
         "lifecycle": arguments.lifecycle().name(),
         "engine": engine,
+        "docker": (engine == "docker").then_some(&config.docker),
         "image": wanted.image.identity(),
         "toolchains": arguments.toolchains,
         "user": (wanted.user.uid, wanted.user.gid),
@@ -106,8 +108,9 @@ fn key(arguments: &RunArgs, wanted: &Request, engine: &str) -> String {
 pub fn keep(arguments: &RunArgs, wanted: &mut Request, engine: &str) -> Result<(), Failure> {
     let Some(owner) = &arguments.owner else { return Ok(()) };
     let lifecycle = arguments.lifecycle();
-    let idle = (lifecycle == Lifecycle::Agent).then_some(config::load()?.lifecycle.idle.duration());
-    let key = key(arguments, wanted, engine);
+    let config = config::load()?;
+    let idle = (lifecycle == Lifecycle::Agent).then_some(config.lifecycle.idle.duration());
+    let key = key(arguments, wanted, engine, &config);
     let labels = [(OWNER, owner.to_string()), (LIFECYCLE, lifecycle.name().to_owned()), (KEY, key)];
     wanted.labels.extend(labels.map(|(name, value)| (name.to_owned(), value)));
     wanted.kept_for = Some(Kept { idle });

@@ -2,6 +2,7 @@
 
 use super::rules::{LOG_BYTES, LOG_GROUP};
 use cofferdam_sys::{Result, netlink};
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;
@@ -21,6 +22,18 @@ pub struct Refusal {
     pub protocol: u8,
     /// Destination port for TCP and UDP, else 0.
     pub port: u16,
+}
+
+impl Refusal {
+    /// How records name the protocol: what has no name of ours, by its number.
+    pub fn protocol_name(&self) -> Cow<'static, str> {
+        match self.protocol {
+            6 => "tcp".into(),
+            17 => "udp".into(),
+            1 | 58 => "icmp".into(),
+            other => other.to_string().into(),
+        }
+    }
 }
 
 /// Subscribes a netlink socket made in the sandbox's namespace to the log group.
