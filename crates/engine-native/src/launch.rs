@@ -168,7 +168,11 @@ impl Ahead {
     /// Begins, for a network that will probably lead there. None if no thread is to be had: everything is then made when it is
     /// needed.
     pub fn begin(reach: Reach) -> Option<Self> {
-        let make = move || (make_network(reach, true, None), Spawner::start().map_err(system));
+        // The spawner has waits of its own before it, and leaves the processor to this thread meanwhile.
+        let make = move || {
+            let spawner = Spawner::start().map_err(system);
+            (make_network(reach, true, None), spawner)
+        };
         let thread = thread::Builder::new().stack_size(NETWORK_STACK_BYTES).spawn(make).ok()?;
         Some(Self { reach, thread })
     }
