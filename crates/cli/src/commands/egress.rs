@@ -34,6 +34,10 @@ impl<'a> Wanted<'a> {
 
     /// The level, and what the gate is to be told; None for a network that is isolated.
     pub fn compile(&self) -> Result<(NetworkLevel, Option<GateRequest>), Failure> {
+        let named = self.policy.is_some() || !self.allow.is_empty() || !self.deny.is_empty();
+        if !named && self.network.unwrap_or_default() == NetworkLevel::Isolated {
+            return Ok((NetworkLevel::Isolated, None));
+        }
         let mut source = match self.policy {
             Some(path) => read(path)?.source().clone(),
             None => Source::default(),
