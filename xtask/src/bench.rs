@@ -71,6 +71,9 @@ impl Docker {
     }
 }
 
+/// Docker and crun run a program that needs no loader; the host's needs one.
+const SAME_ROOT: &str = "cofferdam run, root file system of docker and crun";
+
 /// Medians in milliseconds by round.
 fn hyperfine(words: &str, work: &Path, within: Option<&str>) -> Result<f64, String> {
     let json = work.join("hyperfine.json");
@@ -96,6 +99,7 @@ fn measure(work: &Path, docker: &str) -> Result<String, String> {
     let bundle = work.join("bundle").display().to_string();
     let contenders = [
         ("cofferdam run", format!("{cofferdam} run -- /bin/true"), None),
+        (SAME_ROOT, format!("{cofferdam} run --image {} -- /bin/true", rootfs.display()), None),
         ("docker run, hardened", format!("docker -H {docker} run {HARDENED} bench /bin/true"), None),
         (
             "crun run, hardened",
@@ -274,6 +278,11 @@ fn report(starts: &[(&str, f64)], execs: &[(&str, f64)], own: &Value, many: &Val
             let _ = writeln!(text, "| {name} | {value:.2} | {:.2}x faster |", value / base);
         }
         text.push('\n');
+        if let Some((_, same)) = rows.iter().find(|(name, _)| *name == SAME_ROOT) {
+            let others = rows.iter().filter(|(name, _)| name.ends_with("hardened"));
+            let ratios: Vec<String> = others.map(|(name, value)| format!("{:.2} times faster than `{name}`", value / same)).collect();
+            let _ = writeln!(text, "With the same root file system: {}.\n", ratios.join(", "));
+        }
     }
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     let _ = writeln!(text, "## In one process (`cofferdam bench`)\n\n| what | measured |\n|---|---|");
