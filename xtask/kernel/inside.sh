@@ -77,7 +77,7 @@ echo '{"features": {"containerd-snapshotter": true}}' > /tmp/daemon.json
 export DOCKER_HOST=unix:///run/docker-of-containerd.sock
 dockerd --config-file /tmp/daemon.json -H "$DOCKER_HOST" --data-root /var/lib/docker-of-containerd --pidfile /run/docker-of-containerd.pid --iptables=false > /mnt/try/dockerd-of-containerd 2>&1 &
 second=$!
-for _ in $(seq 100); do [ -S /run/docker-of-containerd.sock ] && break; sleep 1; done
+for _ in $(seq 100); do grep -q 'API listen' /mnt/try/dockerd-of-containerd && break; sleep 1; done
 if grep -q containerd-snapshotter=true /mnt/try/dockerd-of-containerd; then
     it "docker, containerd's store: a command runs" 3 hello $docker -- sh -c 'echo hello; exit 3'
     it "docker, containerd's store: an image is there already" 0 already cofferdam image load --engine docker base:1
