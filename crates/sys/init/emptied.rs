@@ -12,10 +12,10 @@
 //! Letting go of the host's mounts waits for every processor. The spawner does it while its supervisor prepares the first sandbox, once
 //! for all of them; and a clone copies two mounts instead of the host's.
 
+use crate::plan_wire::SETUP_LEAVE;
 use crate::setup::{
     AT_EMPTY_PATH, ATTR_NOSUID_NODEV_NOEXEC, ATTR_READ_ONLY, Failure, MOVE_FROM_FD, OPEN_TREE_CLONE, Outcome, check, new_mount,
 };
-use crate::plan_wire::SETUP_LEAVE;
 use crate::{AT_FDCWD, O_CLOEXEC, SIGCHLD, close, exit, sys};
 
 const CLONE_NEWNS: usize = 0x2_0000;

@@ -11,12 +11,12 @@
 //! child ends.
 
 use crate::channel::{CONTROL, receive_bytes, send_to};
+use crate::emptied;
 use crate::plan_wire::{
     MOST_MOUNTS, REPLY_SETUP_FAILED, REQUEST_GO, SETUP_CAPABILITIES, SETUP_CGROUPS, SETUP_DESCRIPTORS, SETUP_EXECUTE, SETUP_FILTER,
     SETUP_HOSTNAME, SETUP_IDENTITY, SETUP_LANDLOCK, SETUP_LIMITS, SETUP_NAMESPACE, SETUP_PROC, SETUP_ROOT, SETUP_STEP, STEP_ATTACH,
     STEP_MASK_DIRECTORY, STEP_MASK_FILE, STEP_PROC, plan_at as at,
 };
-use crate::emptied;
 use crate::spawner::{PROGRAM, SOCKET};
 use crate::{AT_FDCWD, O_CLOEXEC, PR_SET_DUMPABLE, close, exit, sys};
 

@@ -11,8 +11,8 @@
 //! The child's parent is the supervisor (`CLONE_PARENT`): it collects it, and nothing is orphaned when the spawner ends.
 
 use crate::channel::{receive_bytes, send_to};
-use crate::plan_wire::{MOST_CLONE_FDS, MOST_PLAN_BYTES, REPLY_CLONED, REPLY_NOT_CLONED, REQUEST_CLONE, REQUEST_DISCARD};
 use crate::emptied;
+use crate::plan_wire::{MOST_CLONE_FDS, MOST_PLAN_BYTES, REPLY_CLONED, REPLY_NOT_CLONED, REQUEST_CLONE, REQUEST_DISCARD};
 use crate::setup::{Failure, Inherited, Plan, run};
 use crate::{AT_FDCWD, F_SETFD, FD_CLOEXEC, O_CLOEXEC, PR_SET_DUMPABLE, close, exit, sys};
 
