@@ -113,8 +113,10 @@ pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> 
     match network.and_then(|network| launch_in(spec, host, &parts, network)) {
         Ok(Made { pidfd, control, wire, namespace, root, originals }) => {
             let places = parts.plan.steps.iter().map(Step::place).collect();
-            // The overlay holds what it needs of it.
-            host.spawner()?.discard(vec![parts.disk]);
+            // The overlay holds what it needs of it. If no spawner is to be had it is closed here: the sandbox is made.
+            if let Ok(spawner) = host.spawner() {
+                spawner.discard(vec![parts.disk]);
+            }
             Ok(Launched {
                 pidfd,
                 control,

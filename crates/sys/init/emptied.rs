@@ -63,20 +63,20 @@ fn attach(stage: u32, mount: isize, place: &core::ffi::CStr) -> Outcome {
 
 /// A proc file system of a pid namespace whose first and only process made it and ended.
 fn ended_proc() -> Result<isize, Failure> {
-    const FAILED: usize = 0;
+    /// An exit status from here on is an errno.
+    const FAILED: u32 = 128;
     let pid = check(SETUP_LEAVE, sys!(CLONE, CLONE_NEWPID | CLONE_FILES | SIGCHLD, 0, 0, 0, 0))?;
     if pid == 0 {
         // The table of descriptors is the spawner's too. Its number is what there is to say.
         let made = new_mount(SETUP_LEAVE, c"proc".as_ptr().cast(), ATTR_NOSUID_NODEV_NOEXEC);
-        sys!(EXIT_GROUP, made.map_or(FAILED, |mount| mount as usize));
+        sys!(EXIT_GROUP, made.map_or_else(|failure| FAILED + failure.errno, |mount| mount as u32));
         exit();
     }
     let mut status = 0u32;
     check(SETUP_LEAVE, sys!(WAIT4, pid, &raw mut status, 0, 0))?;
     let mount = status >> 8;
-    if status & 0xff != 0 || mount == FAILED as u32 {
-        const EPERM: u32 = 1;
-        return Err(Failure { stage: SETUP_LEAVE, errno: EPERM, step: 0 });
+    if status & 0xff != 0 || mount >= FAILED {
+        return Err(Failure { stage: SETUP_LEAVE, errno: mount.saturating_sub(FAILED).max(1), step: 0 });
     }
     Ok(mount as isize)
 }

@@ -213,7 +213,7 @@ struct Covers {
 }
 
 fn mount_step(step: &Step, proc: isize, mounts: &[i32; MOST_MOUNTS], covers: &mut Covers) -> Outcome {
-    if matches!(step.kind, STEP_MASK_FILE | STEP_MASK_DIRECTORY) && covers.copied_to(step)? {
+    if matches!(step.kind, STEP_MASK_FILE | STEP_MASK_DIRECTORY) && covers.copied_to(step) {
         return Ok(());
     }
     let how = [(O_PATH | O_CLOEXEC) as u64, 0, NO_LINKS_IN_ROOT];
@@ -249,18 +249,13 @@ fn mount_step(step: &Step, proc: isize, mounts: &[i32; MOST_MOUNTS], covers: &mu
 }
 
 impl Covers {
-    /// Covers a place with what covers another of its kind; false if that is not possible. One call instead of six: masks lie on the
-    /// sandbox's own proc file system, where no name of theirs is a link and nobody else changes anything. The kind is the one that
-    /// it has on the kernels that we know: a copy that cannot be attached costs a wait for every processor.
-    fn copied_to(&self, step: &Step) -> Result<bool, Failure> {
-        const MISSING: isize = -2;
-        const ANOTHER_KIND: isize = -20;
-        let Some(cover) = (if step.kind == STEP_MASK_FILE { self.file } else { self.directory }) else { return Ok(false) };
-        match sys!(MOUNT, cover, step.path, 0, MS_BIND, 0) {
-            MISSING => Ok(true),
-            ANOTHER_KIND => Ok(false),
-            done => check(SETUP_STEP, done).map(|_| true),
-        }
+    /// Covers a place with what covers another of its kind; false if that did not work, for whatever reason: then it is done step by step.
+    /// One call instead of six: masks lie on the sandbox's own proc file system, where no name of theirs is a link and nobody else changes
+    /// anything. The kind is the one that it has on the kernels that we know: a copy that cannot be attached costs a wait for every
+    /// processor.
+    fn copied_to(&self, step: &Step) -> bool {
+        let cover = if step.kind == STEP_MASK_FILE { self.file } else { self.directory };
+        cover.is_some_and(|cover| sys!(MOUNT, cover, step.path, 0, MS_BIND, 0) >= 0)
     }
 }
 
