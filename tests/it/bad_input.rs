@@ -80,14 +80,18 @@ pub fn another_users_data_directory() {
 #[test]
 pub fn a_corrupt_database_is_not_replaced() {
     let home = Home::new();
-    home.ok(&["run", "--", "true"]);
+    home.ok(&["run", "--rm", "--name", "first", "--", "true"]);
     let database = home.data().join("cofferdam.db");
     for name in ["cofferdam.db-wal", "cofferdam.db-shm"] {
         let _ = std::fs::remove_file(home.data().join(name));
     }
     std::fs::write(&database, vec![0x55; 8192]).expect("written");
-    let ended = home.run(&["run", "--", "true"]);
-    assert!(ended.code == 125 && ended.err.contains("database"), "{ended:?}");
+    for words in [&["run", "--name", "named", "--", "true"][..], &["run", "--", "sleep", "60"], &["run", "-d", "--", "sleep", "60"]] {
+        let ended = home.run(words);
+        assert!(ended.code == 125 && ended.err.contains("database"), "{words:?}: {ended:?}");
+        let left = std::fs::read_dir(home.data().join("sandboxes")).expect("there").count();
+        assert_eq!(left, 0, "{words:?} leaves nothing");
+    }
     assert_eq!(std::fs::read(&database).expect("there"), vec![0x55; 8192]);
 }
 

@@ -27,6 +27,28 @@ pub fn exit_statuses() {
     }
 }
 
+/// Most of them end before they would open the database.
+#[test]
+pub fn short_runs_are_on_record_for_whoever_reads() {
+    const RUNS: usize = 20;
+    let home = Home::new();
+    for _ in 0..RUNS {
+        home.ok(&["run", "--", "true"]);
+    }
+    let listed: serde_json::Value = serde_json::from_str(&home.ok(&["ps", "-a", "-o", "json"])).expect("JSON");
+    let listed = listed.as_array().expect("an array");
+    assert_eq!(listed.len(), 0, "what has ended is removed: {listed:?}");
+    let events: serde_json::Value = serde_json::from_str(&home.ok(&["events", "-o", "json"])).expect("JSON");
+    let events = events.as_array().expect("an array");
+    for kind in ["sandbox.created", "sandbox.completed"] {
+        assert_eq!(events.iter().filter(|event| event["kind"] == kind).count(), RUNS, "{events:?}");
+    }
+    let last = events.last().expect("events");
+    let id = last["subject"].as_str().and_then(|subject| subject.strip_prefix("sandbox:")).expect("a sandbox");
+    let shown: serde_json::Value = serde_json::from_str(&home.ok(&["inspect", id, "-o", "json"])).expect("JSON");
+    assert_eq!((&shown["phase"], &shown["exit_code"]), (&"completed".into(), &0.into()), "{shown}");
+}
+
 #[test]
 pub fn out_of_memory_is_told() {
     let home = Home::new();

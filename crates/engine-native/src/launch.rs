@@ -16,13 +16,13 @@ use crate::lease::Lease;
 use crate::masks;
 use crate::overlay::{Composed, How};
 use crate::root::{Upper, host_tree, mounted, relative};
-use crate::staging::Staging;
 use crate::upperside::Side;
 use crate::view::Place;
 use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
 use cofferdam_engine_host::cgroup::Cgroup;
 use cofferdam_engine_host::device::{self, Devices, system};
 use cofferdam_engine_host::seccomp::FILTER;
+use cofferdam_engine_host::staging::Staging;
 use cofferdam_engine_host::wiring;
 use cofferdam_gate::wire::{self, Reach, Wire};
 use cofferdam_policy::capability;
@@ -275,7 +275,6 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: Ma
         other => other,
     };
     let child = Child(Some(cloned.map_err(system)?));
-    spec.forked.happened();
     drop(child_control);
     let ids = &parts.lease.ids;
     namespace::map_ids(child.pid(), ids).map_err(system)?;

@@ -21,4 +21,4 @@ pub use port::{
 };
 pub use process::{ExitStatus, Process, ProcessSpec, Stdio};
 pub use signal::{SIGNALS, signal_number};
-pub use spec::{Control as UnpluggedControl, Directory, File, Forked, GateSockets, Mount, SandboxSpec, View, Wiring};
+pub use spec::{Control as UnpluggedControl, Directory, File, GateSockets, Mount, SandboxSpec, View, Wiring};

@@ -39,8 +39,6 @@ pub struct SandboxSpec {
     pub bare: bool,
     /// Where its network leads.
     pub wiring: Wiring,
-    /// Called once the engine has nothing left to prepare and waits for the sandbox.
-    pub forked: Forked,
 }
 
 /// Where a sandbox's network leads.
@@ -79,30 +77,6 @@ impl std::fmt::Debug for Wiring {
             Self::Nothing => f.write_str("Nothing"),
             Self::Gate { open, .. } => write!(f, "Gate {{ open: {open} }}"),
         }
-    }
-}
-
-/// What a caller does when a sandbox begins to set itself up: before that, the engine needs every processor.
-#[derive(Clone, Default)]
-pub struct Forked(Option<Arc<dyn Fn() + Send + Sync>>);
-
-impl Forked {
-    /// Calls this.
-    pub fn call(then: impl Fn() + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(then)))
-    }
-
-    /// For engines: it has come so far.
-    pub fn happened(&self) {
-        if let Some(then) = &self.0 {
-            then();
-        }
-    }
-}
-
-impl std::fmt::Debug for Forked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "Forked(…)" } else { "Forked" })
     }
 }
 

@@ -22,13 +22,13 @@ use crate::publish::{Publish, Published};
 use crate::pump::Output;
 use crate::records::Records;
 use cofferdam_engine::{
-    Capabilities, Directory, Engine, EngineError, EngineEvent, File, Forked, Mount, Observation, Sandbox, SandboxSpec, UnpluggedControl,
-    View, Wiring,
+    Capabilities, Directory, Engine, EngineError, EngineEvent, File, Mount, Observation, Sandbox, SandboxSpec, UnpluggedControl, View,
+    Wiring,
 };
 use cofferdam_model::{
     ImageRef, Limits, Name, NetworkLevel, NewEvent, Phase, PublishedPort, Reason, SandboxId, SandboxRecord, ViewOf, VolumeUse,
 };
-use cofferdam_store::{Durability, Store, StoreError};
+use cofferdam_store::StoreError;
 use cofferdam_trust::{User, VerifiedImage};
 pub use running::CHANGES;
 use running::Running;
@@ -279,41 +279,36 @@ impl<'a> Supervisor<'a> {
             health: request.health,
             actor: request.actor,
         };
-        let reason = running.supervise(&mut record, &store, self.ready.take()).await?;
-        running.finish(record, reason, store, self.keep_root.take()).await
+        match running.supervise(&mut record, &store, self.ready.take()).await {
+            Ok(reason) => running.finish(record, reason, store, self.keep_root.take()).await,
+            // It cannot be recorded, or not be controlled: nothing of it stays, and the next sweep records that it was lost.
+            Err(error) => running.sandbox.delete().await.map_err(Into::into).and(Err(error)),
+        }
     }
 
     /// Makes the sandbox and commits the intent; after an error neither is there, or the record says that it failed.
     async fn make(
         &self,
-        mut spec: SandboxSpec,
+        spec: SandboxSpec,
         record: &mut SandboxRecord,
         actor: &str,
         events: UnboundedSender<EngineEvent>,
     ) -> Result<(Arc<dyn Sandbox>, Records), SupervisorError> {
-        // In a thread, and only once the sandbox sets itself up: before, every processor is busy with making it.
-        let intent = (self.data.database(), record.clone(), event(record, actor, "sandbox.created", None));
-        let (begin, begun) = std::sync::mpsc::channel();
-        let records = Records::open(move || {
-            // An error is the sender's end: the sandbox could not be made, and that is recorded too.
-            let _ = begun.recv();
-            open_with_intent(&intent.0, &intent.1, intent.2)
-        })?;
-        spec.forked = Forked::call(move || {
-            // Its thread has ended only if the database could not be opened, which it says itself.
-            let _ = begin.send(());
-        });
+        let records = Records::of(self.data.database());
+        // A name must not be in use, and who waits until the sandbox is ready waits for the database in any case.
+        let journal = record.name.is_none() && self.ready.is_none();
+        let intent = records.intend(record, event(record, actor, "sandbox.created", None), journal)?;
         let created = self.engine.create(spec, events).await;
-        let opened = records.opened().await;
-        match (created, opened) {
-            (Ok(sandbox), Ok(store)) => Ok((sandbox, store)),
+        let committed = intent.committed().await;
+        match (created, committed) {
+            (Ok(sandbox), Ok(())) => Ok((sandbox, records)),
             (Ok(sandbox), Err(error)) => {
                 sandbox.delete().await?;
                 Err(error)
             }
-            (Err(error), Ok(store)) => {
+            (Err(error), Ok(())) => {
                 let error = error.into();
-                fail_start(record, actor, &error, &store).await?;
+                fail_start(record, actor, &error, &records).await?;
                 Err(error)
             }
             (Err(error), Err(_)) => Err(error.into()),
@@ -365,14 +360,7 @@ fn sandbox_spec(request: &Request, directory: &std::path::Path, data: &DataDir) 
         unplugged: request.unplugged.clone(),
         bare: request.bare,
         wiring: Wiring::Nothing,
-        forked: Forked::default(),
     }
-}
-
-fn open_with_intent(database: &std::path::Path, record: &SandboxRecord, created: NewEvent) -> Result<Store, StoreError> {
-    let mut store = Store::open(database)?;
-    store.sandbox_insert(record, &[created], Durability::Normal)?;
-    Ok(store)
 }
 
 /// An event about a sandbox.
@@ -396,8 +384,7 @@ async fn fail_start(record: &mut SandboxRecord, actor: &str, error: &SupervisorE
     record.ended_at = Some(now());
     record.removed_at = record.ended_at;
     let event = event(record, actor, "sandbox.failed", record.detail.clone());
-    let failed = record.clone();
-    store.run(move |store| store.sandbox_update(&failed, &[event], Durability::Full)).await.map(|_| ())
+    store.end(record, vec![event]).await.map(|_| ())
 }
 
 /// The bytes of output that are kept where nothing else is said.

@@ -36,6 +36,7 @@ impl Store {
 
     /// The last so many, in order.
     pub fn event_last(&mut self, count: u32) -> Result<Vec<Event>, StoreError> {
+        self.merge_to_read()?;
         let query = "SELECT max(0, coalesce(max(sequence), 0) - ?1) FROM event";
         let after = self.connection.query_row(query, params![count], |row| row.get(0))?;
         self.event_list(&EventFilter { after, subject: None, limit: 0 })
@@ -43,6 +44,7 @@ impl Store {
 
     /// Events in order.
     pub fn event_list(&mut self, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
+        self.merge_to_read()?;
         let limit = if filter.limit == 0 { -1 } else { i64::from(filter.limit) };
         let query = "SELECT sequence, event FROM event WHERE sequence > ?1 AND (?2 IS NULL OR subject = ?2) ORDER BY sequence LIMIT ?3";
         let mut statement = self.connection.prepare_cached(query)?;

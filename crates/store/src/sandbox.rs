@@ -25,17 +25,20 @@ impl Store {
     /// Replaces a sandbox's record, with the events that explain it. A phase is not left backwards, and a final one not at
     /// all: false if someone else has come further (the record is then unchanged but for its removal).
     pub fn sandbox_update(&mut self, record: &SandboxRecord, events: &[NewEvent], durability: Durability) -> Result<bool, StoreError> {
+        self.merge()?;
         self.write(durability, |transaction| update(transaction, record, events))
     }
 
     /// A sandbox by its whole id.
     pub fn sandbox_get(&mut self, id: SandboxId) -> Result<Option<SandboxRecord>, StoreError> {
+        self.merge_to_read()?;
         get(&self.connection, id)
     }
 
     /// A sandbox by id, prefix of an id (4 digits at least) or name. Names of sandboxes that are not removed win.
     pub fn sandbox_find(&mut self, reference: &str) -> Result<Match, StoreError> {
         const SHORTEST_PREFIX: usize = 4;
+        self.merge_to_read()?;
         let named = "SELECT record FROM sandbox WHERE name = ?1 AND removed_at IS NULL";
         if let Some(record) = select(&self.connection, named, params![reference])?.pop() {
             return Ok(Match::One(Box::new(record)));
@@ -55,11 +58,13 @@ impl Store {
 
     /// Sandboxes that are not removed, oldest first.
     pub fn sandbox_list(&mut self) -> Result<Vec<SandboxRecord>, StoreError> {
+        self.merge_to_read()?;
         select(&self.connection, "SELECT record FROM sandbox WHERE removed_at IS NULL ORDER BY created_at, id", [])
     }
 
     /// Sandboxes that have not ended as far as the records know.
     pub fn sandbox_list_live(&mut self) -> Result<Vec<SandboxRecord>, StoreError> {
+        self.merge_to_read()?;
         select(
             &self.connection,
             "SELECT record FROM sandbox INDEXED BY sandbox_present WHERE removed_at IS NULL AND phase IN ('pending', 'creating', 'running')",
@@ -69,12 +74,13 @@ impl Store {
 
     /// Whether there are any of those.
     pub fn sandbox_any_live(&mut self) -> Result<bool, StoreError> {
+        self.merge_to_read()?;
         let query = "SELECT EXISTS (SELECT 1 FROM sandbox INDEXED BY sandbox_present WHERE removed_at IS NULL AND phase IN ('pending', 'creating', 'running'))";
         Ok(self.connection.query_row(query, [], |row| row.get(0))?)
     }
 }
 
-fn insert(transaction: &Transaction<'_>, record: &SandboxRecord, events: &[NewEvent]) -> Result<(), StoreError> {
+pub(crate) fn insert(transaction: &Transaction<'_>, record: &SandboxRecord, events: &[NewEvent]) -> Result<(), StoreError> {
     if let Some(name) = &record.name {
         let holder = select(transaction, "SELECT record FROM sandbox WHERE name = ?1 AND removed_at IS NULL", params![name.as_str()])?;
         if let Some(holder) = holder.first() {
@@ -82,12 +88,14 @@ fn insert(transaction: &Transaction<'_>, record: &SandboxRecord, events: &[NewEv
         }
     }
     let name = record.name.as_ref().map(cofferdam_model::Name::as_str);
-    let values = params![record.id.to_string(), name, record.phase.name(), record.created_at.as_millisecond(), write(record)?];
-    transaction.execute("INSERT INTO sandbox (id, name, phase, created_at, record) VALUES (?1, ?2, ?3, ?4, ?5)", values)?;
+    let removed = record.removed_at.map(Timestamp::as_millisecond);
+    let values = params![record.id.to_string(), name, record.phase.name(), record.created_at.as_millisecond(), removed, write(record)?];
+    let query = "INSERT INTO sandbox (id, name, phase, created_at, removed_at, record) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    transaction.execute(query, values)?;
     append(transaction, events)
 }
 
-fn update(transaction: &Transaction<'_>, record: &SandboxRecord, events: &[NewEvent]) -> Result<bool, StoreError> {
+pub(crate) fn update(transaction: &Transaction<'_>, record: &SandboxRecord, events: &[NewEvent]) -> Result<bool, StoreError> {
     let stored = get(transaction, record.id)?;
     let removed_at = record.removed_at.or_else(|| stored.as_ref().and_then(|stored| stored.removed_at));
     let newer = stored.filter(|stored| stored.phase.rules_out(record.phase));
@@ -100,7 +108,7 @@ fn update(transaction: &Transaction<'_>, record: &SandboxRecord, events: &[NewEv
     Ok(applied)
 }
 
-fn get(connection: &Connection, id: SandboxId) -> Result<Option<SandboxRecord>, StoreError> {
+pub(crate) fn get(connection: &Connection, id: SandboxId) -> Result<Option<SandboxRecord>, StoreError> {
     let text = connection.query_row("SELECT record FROM sandbox WHERE id = ?1", params![id.to_string()], |row| row.get::<_, String>(0));
     text.optional()?.map(|text| read(&text)).transpose()
 }

@@ -1,6 +1,6 @@
 //! One connection to the database of a data directory.
 
-use crate::migration;
+use crate::{Journal, migration};
 use cofferdam_model::SandboxId;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
@@ -57,6 +57,14 @@ pub enum StoreError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// The journal beside the database cannot be written or read.
+    #[error("records {path}: {source}", path = path.display())]
+    Journal {
+        /// Its file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// The database failed.
     #[error("database: {0}")]
     Database(#[from] rusqlite::Error),
@@ -76,6 +84,8 @@ pub struct Store {
     pub(crate) connection: Connection,
     /// The directory of a database whose log file is new: its entry must survive a power loss too.
     new_in: Option<PathBuf>,
+    /// What others record without the database.
+    pub(crate) journal: Journal,
 }
 
 impl Store {
@@ -90,7 +100,9 @@ impl Store {
         connection.busy_timeout(BUSY_TIMEOUT).map_err(open)?;
         connection.execute_batch(CONNECTION).map_err(open)?;
         migration::run(&mut connection, path)?;
-        Ok(Self { connection, new_in })
+        let mut store = Self { connection, new_in, journal: Journal::of(path) };
+        store.merge_to_read()?;
+        Ok(store)
     }
 
     /// One transaction that nobody else interleaves with: committed if the work succeeds, else nothing of it is left.

@@ -1,8 +1,8 @@
 //! What checks work with: an engine, an image, and short ways to run something.
 
 use crate::{
-    Control, Engine, EngineError, EngineEvent, ExitStatus, Forked, Mount, MountSource, Observation, Process, ProcessSpec, Sandbox,
-    SandboxSpec, Stdio, Wiring,
+    Control, Engine, EngineError, EngineEvent, ExitStatus, Mount, MountSource, Observation, Process, ProcessSpec, Sandbox, SandboxSpec,
+    Stdio, Wiring,
 };
 use cofferdam_model::{Bytes, Cpus, Difficulty, InstallId, Limits, SandboxId};
 use cofferdam_trust::VerifiedImage;
@@ -122,7 +122,6 @@ impl<'a> Kit<'a> {
             unplugged: BTreeSet::new(),
             bare: false,
             wiring: Wiring::default(),
-            forked: Forked::default(),
         };
         change(&mut spec);
         let (sender, events) = unbounded_channel();

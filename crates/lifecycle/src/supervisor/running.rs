@@ -263,11 +263,7 @@ impl Running {
         let mut events =
             vec![event(&record, &self.actor, &format!("sandbox.{}", record.phase), record.reason.map(|r| r.name().to_owned()))];
         events.extend(refusals(&record, &observation));
-        let exit = record.clone();
-        let commit = store.run(move |store| {
-            store.sandbox_update(&exit, &events, Durability::Full)?;
-            store.sandbox_any_live()
-        });
+        let commit = store.end(&record, events);
         drop(self.published);
         let sandbox = self.sandbox;
         let delete = async move {

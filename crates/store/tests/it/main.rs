@@ -1,6 +1,8 @@
 //! The records, against a real database file.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+mod journal;
+
 use cofferdam_model::{AttemptId, Difficulty, ImageRef, NetworkLevel, NewEvent, Phase, Reason, SandboxId, SandboxRecord, Timestamp};
 use cofferdam_store::{AttemptRecord, Due, Durability, EventFilter, Match, Store, StoreError};
 use proptest::prelude::*;
