@@ -1,7 +1,7 @@
 //! The engine docker, by way of the command: the same promises as on the native engine, on a daemon of the test's own.
 
 use cofferdam_tests::docker::Docker;
-use cofferdam_tests::registry::{busybox_root, debian_root, free_port};
+use cofferdam_tests::registry::{debian_root, free_port};
 use cofferdam_tests::{Ended, Home, ended, eventually};
 use serde_json::{Value, json};
 use std::fs;
@@ -371,37 +371,54 @@ fn ssh_leads_into_containers_too() {
     on.ok(&["rm", "-f", "work"]);
 }
 
+/// As on the native engine: what can be written to is above what the image has, not in its place.
 #[test]
-fn what_a_daemon_cannot_do_is_refused_with_its_remedy() {
-    let home = Home::new();
-    busybox_root(&home.path("root"));
-    home.ok(&["image", "import", &home.path("root").display().to_string(), "base:1"]);
-    let on = |host: &str, words: &[&str]| ended(home.command(&[&["run", "--engine", "docker"], words].concat()).env("DOCKER_HOST", host));
-    let words: &[&str] = &["--image", "base:1", "--", "true"];
-    for (host, message) in [
-        ("unix:///nonexistent/docker.sock", "there is no such socket"),
-        ("tcp://127.0.0.1:2375", "only a daemon on this host"),
-        ("ssh://host", "only a daemon on this host"),
-    ] {
-        let refused = on(host, words);
-        assert!(refused.code == 125 && refused.err.contains(message), "{host}: {refused:?}");
-        assert_eq!(refused.err.trim().lines().count(), 1, "{refused:?}");
+fn what_an_image_has_where_it_can_be_written_is_there() {
+    let on = On::new();
+    let place = on.home.path("image");
+    fs::create_dir(&place).expect("made");
+    let text = "FROM base:1\nRUN mkdir -p /workspace/sub /home/agent/bin /data && echo one > /workspace/file && echo two > /workspace/sub/gone \
+                && echo three > /tmp/file && echo four > /home/agent/bin/file && echo five > /data/file && chmod 750 /data && chown web /data/file \
+                && ln -s /workspace/file /workspace/link && chmod 777 /workspace/sub /home/agent && chmod 666 /workspace/file\nVOLUME /data\n";
+    fs::write(place.join("Dockerfile"), text).expect("written");
+    on.ok(&["image", "build", "-q", "-t", "full:1", &place.display().to_string()]);
+    let shared = on.home.path("shared");
+    fs::create_dir(&shared).expect("made");
+    fs::write(shared.join("in"), "shared\n").expect("written");
+    let (directory, file) = (shared.display().to_string(), shared.join("in").display().to_string());
+    let script = "cat /workspace/file /workspace/sub/gone /tmp/file /home/agent/bin/file /workspace/link
+                  cat /workspace/mounted/in /workspace/sub/in
+                  rm /workspace/sub/gone && echo more >> /workspace/file && touch /tmp/new /home/agent/new && cat /workspace/file
+                  ls -A /workspace /workspace/sub /home/agent /tmp | grep -v '^.cache'
+                  stat -c '%n %U %a' /workspace /workspace/file /tmp /data";
+    let mounts = ["-v", &format!("{directory}:/workspace/mounted"), "-v", &format!("{file}:/workspace/sub/in")];
+    for user in ["agent", "root"] {
+        let words = [&["run", "-u", user, "--image", "full:1"], &mounts[..], &["--", "sh", "-c", script]].concat();
+        let native = on.run(&words);
+        assert_eq!(native.code, 0, "{native:?}");
+        let docker = on.run(&[&words[..1], &["--engine", "docker"], &words[1..]].concat());
+        assert_eq!((docker.code, docker.out.as_str()), (0, native.out.as_str()), "{user}: {docker:?}");
+        assert!(native.out.contains("one\ntwo\nthree\nfour\none\nshared\nshared\none\nmore\n"), "{native:?}");
     }
-    let docker = Docker::start();
-    let host = docker.host();
-    let refused = on(&host, &["--", "true"]);
-    assert!(refused.code != 0 && refused.err.contains("image host on the engine docker"), "{refused:?}");
-    let required = on(&host, &["--require", "id range", "--image", "base:1", "--", "true"]);
-    assert!(required.code != 0 && required.err.contains("control id range is required"), "{required:?}");
-    let doctor = ended(home.command(&["doctor"]).env("DOCKER_HOST", &host));
-    assert!(doctor.out.contains("engine docker") && doctor.out.contains("id range: this daemon"), "{doctor:?}");
-    let list = ended(home.command(&["engine", "ls"]).env("DOCKER_HOST", &host));
-    assert!(list.out.contains("docker  yes") && list.out.contains("id range"), "{list:?}");
-    for said in ["(given)", "(there already)"] {
-        let given = ended(home.command(&["image", "load", "--engine", "docker", "base:1"]).env("DOCKER_HOST", &host));
-        assert!(given.out.contains(said), "{given:?}");
-    }
-    assert_eq!(docker.ok("docker ps -aq"), "");
+    let as_web = on.run(&[
+        "run",
+        "--engine",
+        "docker",
+        "-u",
+        "root",
+        "--image",
+        "full:1",
+        "--",
+        "sh",
+        "-c",
+        "cat /data/file; stat -c %U /data/file",
+    ]);
+    assert_eq!(as_web.out, "five\nweb\n", "{as_web:?}");
+    // A place is still bounded.
+    let full = "dd if=/dev/zero of=/workspace/f bs=1M count=100 2>&1 | grep -o 'No space left'";
+    let bounded = on.run(&["run", "--engine", "docker", "--image", "full:1", "--disk", "16MiB", "--", "sh", "-c", full]);
+    assert_eq!(bounded.out, "No space left\n", "{bounded:?}");
+    assert_eq!(on.containers(), "", "nothing is left");
 }
 
 /// Every attempt to get out, on both engines: contained by both, and each control's absence noticed on both.

@@ -23,6 +23,7 @@ mod crash;
 mod crash_matrix;
 mod detached;
 mod docker;
+mod docker_daemons;
 mod docker_faults;
 mod docker_tasks;
 mod everyday;

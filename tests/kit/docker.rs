@@ -3,6 +3,7 @@
 
 use crate::lab::SITE;
 use crate::{Ended, ended, eventually};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +16,7 @@ const DEBIAN: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 pub struct Docker {
     child: Child,
     directory: tempfile::TempDir,
-    more: &'static [&'static str],
+    more: Vec<String>,
     /// The network that it runs in, if not the host's.
     network: Option<String>,
 }
@@ -23,7 +24,27 @@ pub struct Docker {
 /// Addresses of its bridge's network, where it has one.
 pub const BRIDGE: &str = "172.29.0.0/24";
 
-fn spawn(directory: &Path, more: &[&str], network: Option<&str>) -> Child {
+const CERTIFICATES: &str = "certificates";
+
+/// An authority, a server's certificate for 127.0.0.1 and a client's.
+fn write_certificates(directory: &Path) {
+    let write = |name: &str, text: String| std::fs::write(directory.join(name), text).expect("written");
+    let mut parameters = CertificateParams::default();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    write("ca.pem", parameters.self_signed(&key).expect("signed").pem());
+    let authority = Issuer::new(parameters, key);
+    for (prefix, usage) in [("server-", ExtendedKeyUsagePurpose::ServerAuth), ("", ExtendedKeyUsagePurpose::ClientAuth)] {
+        let mut parameters = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names");
+        parameters.extended_key_usages.push(usage);
+        let key = KeyPair::generate().expect("a key");
+        let signed = parameters.signed_by(&key, &authority).expect("signed");
+        write(&format!("{prefix}cert.pem"), signed.pem());
+        write(&format!("{prefix}key.pem"), key.serialize_pem());
+    }
+}
+
+fn spawn(directory: &Path, more: &[String], network: Option<&str>) -> Child {
     let place = |name: &str| directory.join(name).display().to_string();
     let log = std::fs::File::options().create(true).append(true).open(directory.join("log")).expect("a log");
     // Not `ip netns exec`, which hides the control groups.
@@ -56,9 +77,13 @@ impl Docker {
     }
 
     /// Starts one with more arguments.
-    pub fn start_with(more: &'static [&'static str]) -> Self {
+    pub fn start_with(more: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("docker-of-a-test").tempdir_in("/var/tmp").expect("a directory");
-        let child = spawn(directory.path(), more, None);
+        Self::start_in(directory, more.iter().map(|word| (*word).to_owned()).collect())
+    }
+
+    fn start_in(directory: tempfile::TempDir, more: Vec<String>) -> Self {
+        let child = spawn(directory.path(), &more, None);
         let docker = Self { child, directory, more, network: None };
         docker.wait();
         docker
@@ -73,7 +98,7 @@ impl Docker {
             Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(&data).status().expect("mount");
         assert!(mounted.success());
         let child = spawn(directory.path(), &[], None);
-        let docker = Self { child, directory, more: &[], network: None };
+        let docker = Self { child, directory, more: Vec::new(), network: None };
         docker.wait();
         docker
     }
@@ -83,10 +108,29 @@ impl Docker {
         let directory = tempfile::Builder::new().prefix("docker-of-a-test").tempdir_in("/var/tmp").expect("a directory");
         // What is below is its runtime's to reach, as a user of the range.
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o711)).expect("set");
-        let more = &["--userns-remap=default"];
-        let docker = Self { child: spawn(directory.path(), more, None), directory, more, network: None };
-        docker.wait();
-        docker
+        Self::start_in(directory, vec!["--userns-remap=default".to_owned()])
+    }
+
+    /// Starts one that listens on this port too, with TLS; [`Self::certificates`] are for its clients.
+    pub fn start_with_tls(port: u16) -> Self {
+        let directory = tempfile::Builder::new().prefix("docker-of-a-test").tempdir_in("/var/tmp").expect("a directory");
+        let certificates = directory.path().join(CERTIFICATES);
+        std::fs::create_dir(&certificates).expect("made");
+        write_certificates(&certificates);
+        let file = |name: &str| certificates.join(name).display().to_string();
+        let more = vec![
+            format!("--host=tcp://127.0.0.1:{port}"),
+            "--tlsverify".to_owned(),
+            format!("--tlscacert={}", file("ca.pem")),
+            format!("--tlscert={}", file("server-cert.pem")),
+            format!("--tlskey={}", file("server-key.pem")),
+        ];
+        Self::start_in(directory, more)
+    }
+
+    /// What clients of its port need: `ca.pem`, `cert.pem`, `key.pem`.
+    pub fn certificates(&self) -> PathBuf {
+        self.directory.path().join(CERTIFICATES)
     }
 
     /// Where its data are.
@@ -102,7 +146,7 @@ impl Docker {
         assert!(made.success());
         let directory = tempfile::Builder::new().prefix("docker-of-a-test").tempdir_in("/var/tmp").expect("a directory");
         let child = spawn(directory.path(), &[], Some(&network));
-        let docker = Self { child, directory, more: &[], network: Some(network) };
+        let docker = Self { child, directory, more: Vec::new(), network: Some(network) };
         docker.wait();
         docker
     }
@@ -129,7 +173,7 @@ impl Docker {
         for left in ["pid", "exec/containerd/containerd.pid"] {
             let _ = std::fs::remove_file(self.directory.path().join(left));
         }
-        self.child = spawn(self.directory.path(), self.more, self.network.as_deref());
+        self.child = spawn(self.directory.path(), &self.more, self.network.as_deref());
         self.wait();
     }
 

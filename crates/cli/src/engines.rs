@@ -8,7 +8,7 @@ use crate::images::Images;
 use async_trait::async_trait;
 use clap::ValueEnum;
 use cofferdam_engine::{CONTROLS, Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec};
-use cofferdam_engine_docker::DockerEngine;
+use cofferdam_engine_docker::{Address, DockerEngine};
 use cofferdam_engine_native::{Ahead, NativeEngine};
 use cofferdam_model::SandboxId;
 use cofferdam_model::config::{Docker, GatePlace};
@@ -58,12 +58,13 @@ impl Context {
             require(required.iter(), &native.capabilities())?;
             return Ok(if one { Box::new(native.for_one(ahead)) } else { Box::new(native) });
         }
-        let host = std::env::var("DOCKER_HOST").unwrap_or_default();
-        let engine = self.configured(self.docker(&host)?)?;
+        let address = Address::of_environment();
+        let kept = address.to_text();
+        let engine = self.configured(self.docker(address)?)?;
         require(required.iter(), &engine.capabilities())?;
         // Before the first container is: whoever sweeps finds it.
-        if std::fs::read_to_string(marker(self)).ok().as_deref() != Some(&host) {
-            std::fs::write(marker(self), &host)?;
+        if std::fs::read_to_string(marker(self)).ok().as_deref() != Some(&kept) {
+            std::fs::write(marker(self), &kept)?;
         }
         Ok(Box::new(engine))
     }
@@ -89,9 +90,9 @@ impl Context {
     }
 
     /// The daemon at this address, as an engine.
-    pub fn docker(&self, host: &str) -> Result<DockerEngine, Failure> {
+    pub fn docker(&self, address: Address) -> Result<DockerEngine, Failure> {
         let (content, cache) = (Content::of(self.data.path()), self.data.path().join("docker.json"));
-        Ok(self.runtime.block_on(DockerEngine::connect_to(host, self.data.install(), Some(&cache)))?.with_store(content))
+        Ok(self.runtime.block_on(DockerEngine::connect(address, self.data.install(), Some(&cache)))?.with_store(content))
     }
 
     /// As the operator wants it.
@@ -116,8 +117,8 @@ impl Context {
 
     /// What sweeps: the native engine, and a daemon if this installation ever used one.
     pub fn sweeper(&self) -> Result<Sweeper, Failure> {
-        let host = std::fs::read_to_string(marker(self)).ok();
-        let docker = host.map(|host| self.docker(&host).map_err(|failure| failure.message()));
+        let address = std::fs::read_to_string(marker(self)).ok();
+        let docker = address.map(|address| self.docker(Address::from_text(&address)).map_err(|failure| failure.message()));
         Ok(Sweeper { native: self.engine()?, docker })
     }
 }

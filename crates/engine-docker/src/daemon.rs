@@ -1,5 +1,6 @@
 //! The daemon: where it is, what it can do, what its errors mean.
 
+use crate::address::Address;
 use crate::world::World;
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
@@ -8,10 +9,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Docker 20.10.
 const OLDEST_API: (u32, u32) = (1, 41);
-const ANSWER_SECONDS: u64 = 120;
 const KEPT_FOR: Duration = Duration::from_mins(5);
 
 /// A connection.
@@ -19,6 +18,8 @@ const KEPT_FOR: Duration = Duration::from_mins(5);
 pub struct Daemon {
     /// The client.
     pub client: Docker,
+    /// Where it is.
+    address: Address,
     /// What was found out.
     pub facts: Facts,
     /// Which of its paths are ours.
@@ -28,8 +29,8 @@ pub struct Daemon {
 /// What a daemon says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Facts {
-    /// Its socket.
-    pub socket: String,
+    /// Its socket, or its port.
+    pub address: String,
     /// Its version.
     pub version: String,
     /// The version of its interface.
@@ -47,36 +48,29 @@ pub struct Facts {
 }
 
 impl Daemon {
-    /// By its address; empty is the system's. What it says of itself takes it a while, so that is kept in `cache` for some minutes.
-    pub async fn connect(host: &str, cache: Option<&Path>) -> Result<Self, EngineError> {
-        let socket = match (host, host.strip_prefix("unix://")) {
-            ("", _) => DEFAULT_SOCKET.to_owned(),
-            (_, Some(path)) => path.to_owned(),
-            (_, None) => return Err(remote(host)),
-        };
-        let error = |error| unreachable_daemon(&socket, &error);
-        if let Some(facts) = cache.and_then(|cache| kept(cache, &socket)) {
-            let version = version_of(&facts.api);
-            let client = Docker::connect_with_unix(&socket, ANSWER_SECONDS, &version).map_err(error)?;
+    /// By its address. What one at a socket says of itself takes it a while, so that is kept in `cache` for some minutes.
+    pub async fn connect(address: Address, cache: Option<&Path>) -> Result<Self, EngineError> {
+        if let Some(facts) = cache.zip(address.socket()).and_then(|(cache, socket)| kept(cache, socket)) {
+            let client = address.client(&version_of(&facts.api))?;
             let world = World::find(&client).await?;
-            return Ok(Self { client, facts, world });
+            return Ok(Self { client, address, facts, world });
         }
-        let client = Docker::connect_with_unix(&socket, ANSWER_SECONDS, API_DEFAULT_VERSION).map_err(error)?;
-        let client = client.negotiate_version().await.map_err(error)?;
-        let facts = ask(&client, &socket).await.map_err(error)?;
+        let error = |error| address.unreachable(&error);
+        let client = address.client(API_DEFAULT_VERSION)?.negotiate_version().await.map_err(error)?;
+        let facts = ask(&client, address.shown()).await.map_err(error)?;
         check(&facts)?;
-        if let (Some(cache), Some(mark)) = (cache, mark(&socket)) {
+        if let (Some(cache), Some(mark)) = (cache, address.socket().and_then(mark)) {
             // Without it the next one asks again.
             let _ = serde_json::to_vec(&Kept { mark, facts: facts.clone() }).map(|bytes| std::fs::write(cache, bytes));
         }
         let world = World::find(&client).await?;
-        Ok(Self { client, facts, world })
+        Ok(Self { client, address, facts, world })
     }
 
     /// What an answer means to who asked for `operation`, if there was one.
     pub fn failed(&self, operation: &str, error: Error) -> EngineError {
         let gone = matches!(error, Error::HyperLegacyError { ref err } if err.is_connect());
-        if gone { unreachable_daemon(&self.facts.socket, &error) } else { failed(operation, error) }
+        if gone { self.address.unreachable(&error) } else { failed(operation, error) }
     }
 
     /// Whether it is there at all.
@@ -85,7 +79,7 @@ impl Daemon {
     }
 }
 
-async fn ask(client: &Docker, socket: &str) -> Result<Facts, Error> {
+async fn ask(client: &Docker, address: &str) -> Result<Facts, Error> {
     let (version, info) = tokio::try_join!(client.version(), client.info())?;
     let backing = info.driver_status.unwrap_or_default();
     let is = |name: &str, value: &str| backing.iter().any(|pair| pair.len() == 2 && pair[0] == name && pair[1].starts_with(value));
@@ -101,7 +95,7 @@ async fn ask(client: &Docker, socket: &str) -> Result<Facts, Error> {
         containerd_store,
         runtimes,
         security: info.security_options.unwrap_or_default(),
-        socket: socket.to_owned(),
+        address: address.to_owned(),
     })
 }
 
@@ -122,7 +116,7 @@ fn mark(socket: &str) -> Option<(u64, i64, i64)> {
 fn kept(cache: &Path, socket: &str) -> Option<Facts> {
     let age = std::fs::metadata(cache).ok()?.modified().ok()?.elapsed().ok()?;
     let kept: Kept = serde_json::from_slice(&std::fs::read(cache).ok()?).ok()?;
-    let same = age < KEPT_FOR && kept.facts.socket == socket && mark(socket) == Some(kept.mark) && check(&kept.facts).is_ok();
+    let same = age < KEPT_FOR && kept.facts.address == socket && mark(socket) == Some(kept.mark) && check(&kept.facts).is_ok();
     same.then_some(kept.facts)
 }
 
@@ -137,7 +131,7 @@ fn check(facts: &Facts) -> Result<(), EngineError> {
     if api.first().zip(api.get(1)).is_none_or(|(major, minor)| (*major, *minor) < OLDEST_API) {
         return Err(EngineError::Unsupported {
             what: "the engine docker".into(),
-            why: format!("the daemon at {} has API {}, 1.41 is the oldest that is known", facts.socket, facts.api),
+            why: format!("the daemon at {} has API {}, 1.41 is the oldest that is known", facts.address, facts.api),
             remedy: "update it to Docker 20.10 or later".into(),
         });
     }
@@ -156,27 +150,6 @@ fn check(facts: &Facts) -> Result<(), EngineError> {
         });
     }
     Ok(())
-}
-
-fn remote(host: &str) -> EngineError {
-    EngineError::Unsupported {
-        what: format!("the daemon {host}"),
-        why: "only a daemon on this host, at a unix socket, lets the network of a sandbox be set up from outside".into(),
-        remedy: "name one: DOCKER_HOST=unix:///var/run/docker.sock".into(),
-    }
-}
-
-fn unreachable_daemon(socket: &str, error: &Error) -> EngineError {
-    use std::os::unix::net::UnixStream;
-    let (why, remedy) = match UnixStream::connect(socket).err().map(|error| error.kind()) {
-        Some(io::ErrorKind::NotFound) => ("there is no such socket".to_owned(), "start Docker, or name its socket in DOCKER_HOST"),
-        Some(io::ErrorKind::PermissionDenied) => {
-            ("this user may not connect to it".to_owned(), "run the command as root, or join the group docker")
-        }
-        Some(io::ErrorKind::ConnectionRefused) => ("nobody listens there".to_owned(), "start Docker"),
-        _ => (error.to_string(), "see what docker version says"),
-    };
-    EngineError::Unsupported { what: format!("the Docker daemon at {socket}"), why, remedy: remedy.into() }
 }
 
 /// What an answer means to who asked for `operation`.
@@ -232,6 +205,5 @@ mod tests {
             let error = check(&facts(api, security)).expect_err(word).to_string();
             assert!(error.contains(word), "{error}");
         }
-        assert!(remote("tcp://10.0.0.1:2375").to_string().contains("only a daemon on this host"));
     }
 }

@@ -1,5 +1,6 @@
 //! The engine: making a container into a sandbox, and finding what is left of one.
 
+use crate::address::Address;
 use crate::container::{self, INSTALL, SANDBOX};
 use crate::daemon::{Daemon, failed, is_missing};
 use crate::files;
@@ -51,14 +52,8 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
-    /// For the installation with this id, on the daemon that `DOCKER_HOST` names, else the system's.
-    pub async fn connect(install: InstallId) -> Result<Self, EngineError> {
-        let host = std::env::var("DOCKER_HOST").unwrap_or_default();
-        Self::connect_to(&host, install, None).await
-    }
-
-    /// The same on a daemon by its address; empty is the system's. What it says of itself is kept in the file `cache`.
-    pub async fn connect_to(host: &str, install: InstallId, cache: Option<&Path>) -> Result<Self, EngineError> {
+    /// For the installation with this id, on the daemon at this address. What it says of itself is kept in the file `cache`.
+    pub async fn connect(address: Address, install: InstallId, cache: Option<&Path>) -> Result<Self, EngineError> {
         if !outer::is_host_root() {
             return Err(EngineError::Unsupported {
                 what: "the engine docker without root".into(),
@@ -66,7 +61,7 @@ impl DockerEngine {
                 remedy: "run the command as root (sudo cofferdam …)".into(),
             });
         }
-        let daemon = Daemon::connect(host, cache).await?;
+        let daemon = Daemon::connect(address, cache).await?;
         Ok(Self { daemon, install, hierarchies: Hierarchies::detect(), store: None, runtime: None, sidecar: None })
     }
 
@@ -189,7 +184,6 @@ impl DockerEngine {
             let within = tokio::time::timeout(CONNECTS_WITHIN, accept(listener, id)).await;
             let accepted = within.unwrap_or_else(|_| Err(io::Error::other("its pid 1 does not connect")));
             let (control, pid) = accepted.map_err(|error| EngineError::host("start the container", error))?;
-            spec.forked.happened();
             self.take_over(spec, id, (pid, control), &starting, beside, events)
         };
         let sandbox = tokio::select! {

@@ -132,6 +132,19 @@ fn put_file(root: &OwnedFd, ids: &Ids, file: &File) -> rustix::io::Result<()> {
     own(&OwnedFd::from(out), ids, file.owner, file.mode)
 }
 
+/// Makes sure that there is a directory, or a file, for something to be mounted on.
+pub fn make_mount_point(root: &OwnedFd, path: &Path, is_directory: bool) -> rustix::io::Result<()> {
+    if is_directory {
+        return enter(root, path).map(|_| ());
+    }
+    let parent = enter(root, path.parent().unwrap_or(Path::new("/")))?;
+    let name = path.file_name().ok_or(Errno::INVAL)?;
+    match openat(&parent, name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, Mode::from_raw_mode(0o644)) {
+        Err(error) if error != Errno::EXIST => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// A directory of the container, made with those above it where it is missing.
 fn enter(root: &OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
     const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

@@ -10,16 +10,19 @@
 //! Start reading at [`DockerEngine::create`].
 #![forbid(unsafe_code)]
 
+mod address;
 mod container;
 mod daemon;
 mod engine;
 mod files;
 mod image;
+mod places;
 mod refit;
 mod sandbox;
 mod sidecar;
 mod starting;
 mod world;
 
+pub use address::Address;
 pub use daemon::{Daemon, Facts};
 pub use engine::DockerEngine;

@@ -4,18 +4,17 @@
 //! those of the native engine; `/tmp`, `/workspace` and what a task puts in have the owners and permissions that they have there, whatever the
 //! image brought; our own files go out of sight.
 
-use crate::container::{self, HEALTH, OWN};
+use crate::container::{HEALTH, OWN};
+use crate::places::{self, Covered, Place};
 use cofferdam_engine::{self as engine, EngineError, SandboxSpec};
 use cofferdam_engine_host::device::{self, Devices, system};
 use cofferdam_sys::ids::Ids;
 use cofferdam_sys::mount::{self, FsOption, attr, clone_tree, new_fs, set_attributes};
-use cofferdam_sys::{Error, Result, namespace};
-use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid, mkdirat, openat2};
-use rustix::io::Errno;
+use cofferdam_sys::{Result, namespace};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 /// By these the file system is known that the daemon puts where a volume will be.
 pub const PLACEHOLDER_INODES: u64 = 3;
 
@@ -25,59 +24,9 @@ pub fn refit(pid: u32, ids: &Ids, spec: &SandboxSpec) -> std::result::Result<Own
     let trees = spec.mounts.iter().filter(|mount| mount.writable && !mount.source.is_volume());
     let writable: Vec<String> = trees.map(|mount| mount.target.display().to_string()).collect();
     let volumes = volumes(pid, ids, spec)?;
-    let places = places(ids, spec);
-    namespace::in_mounts_of(pid, move || among_its_mounts(&devices, &writable, &volumes, &places)).map_err(system)
-}
-
-/// A place in memory that is to be as it is on the native engine.
-struct Place {
-    path: String,
-    mode: Mode,
-    /// On this host.
-    owner: (Uid, Gid),
-    /// By which it is known.
-    files: u64,
-}
-
-fn places(ids: &Ids, spec: &SandboxSpec) -> Vec<Place> {
-    let insisted = container::places(spec).into_iter().filter(|(_, place)| place.insisted);
-    let place = |(path, place): (String, container::Place)| {
-        let (user, group) = ids.outside(place.owner);
-        let owner = (Uid::from_raw(user), Gid::from_raw(group));
-        Place { path, mode: Mode::from_raw_mode(place.mode), owner, files: container::most_files(spec) }
-    };
-    insisted.map(place).collect()
-}
-
-/// A file system in memory of so many files, at this place of the sandbox. Whoever shares a tree of the host that it lies in may flip a
-/// directory and a link there, so what is opened must be that.
-fn in_memory(path: &Path, files: u64, flags: OFlags) -> Result<OwnedFd> {
-    let failed = |e| Error::new(format!("open {}", path.display()), e);
-    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let opened = openat2(mount::at("/")?, path, flags | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), inside).map_err(failed)?;
-    let stat = rustix::fs::fstatfs(&opened).map_err(failed)?;
-    if stat.f_type != TMPFS_MAGIC || stat.f_files != files {
-        return Err(failed(Errno::XDEV));
-    }
-    Ok(opened)
-}
-
-/// `bare`: the root without what is mounted on it.
-fn restore(place: &Place, bare: &OwnedFd) -> Result<()> {
-    const OWNERS: Mode = Mode::RWXU;
-    let failed = |e| Error::new(format!("set the owner of {}", place.path), e);
-    let directory = in_memory(Path::new(&place.path), place.files, OFlags::RDONLY)?;
-    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let below = openat2(bare, Path::new(&place.path), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), inside);
-    let given = below.and_then(rustix::fs::fstat).ok();
-    // What the image gives to that user keeps the permissions that it gives.
-    let kept = given.filter(|stat| (stat.st_uid, stat.st_gid) == (place.owner.0.as_raw(), place.owner.1.as_raw()));
-    let mode = match kept {
-        Some(stat) if !place.mode.contains(Mode::SVTX) => Mode::from_raw_mode(stat.st_mode) | OWNERS,
-        _ => place.mode,
-    };
-    rustix::fs::fchown(&directory, Some(place.owner.0), Some(place.owner.1)).map_err(failed)?;
-    rustix::fs::fchmod(&directory, mode).map_err(failed)
+    let places = places::of(ids, spec);
+    let covered = namespace::in_mounts_of(pid, move || among_its_mounts(&devices, &writable, &volumes, places)).map_err(system)?;
+    places::cover(pid, ids, spec, &covered)
 }
 
 /// A named volume, to be attached.
@@ -99,10 +48,10 @@ fn volumes(pid: u32, ids: &Ids, spec: &SandboxSpec) -> std::result::Result<Vec<V
 
 /// A volume goes where the daemon has put something for it.
 fn attach(volume: &Volume) -> Result<()> {
-    mount::attach_at(&volume.mount, in_memory(&volume.target, PLACEHOLDER_INODES, OFlags::PATH)?)
+    mount::attach_at(&volume.mount, places::in_memory(&volume.target, PLACEHOLDER_INODES, OFlags::PATH)?)
 }
 
-fn among_its_mounts(devices: &Devices, writable: &[String], volumes: &[Volume], places: &[Place]) -> Result<OwnedFd> {
+fn among_its_mounts(devices: &Devices, writable: &[String], volumes: &[Volume], places: Vec<Place>) -> Result<Vec<Covered>> {
     set_attributes(mount::at("/")?, attr::NO_SUID, None, true)?;
     for path in writable.iter().map(String::as_str).chain(["/"]) {
         set_attributes(mount::at(path)?, attr::NO_SUID | attr::NO_DEV, None, false)?;
@@ -112,14 +61,13 @@ fn among_its_mounts(devices: &Devices, writable: &[String], volumes: &[Volume], 
     for (mount, path) in [(&devices.dev, "/dev"), (&devices.pts, "/dev/pts"), (&devices.shm, "/dev/shm")] {
         mount::attach(mount, path)?;
     }
-    let bare = clone_tree(CWD, "/", false)?;
-    places.iter().try_for_each(|place| restore(place, &bare))?;
+    let covered = places::look(places)?;
     volumes.iter().try_for_each(attach)?;
     cover_sys(&clone_tree(CWD, &format!("{OWN}/init"), false)?)?;
     mount::detach(OWN)?;
     // The place that it was mounted at; where the root is read-only it stays, empty.
     let _ = rustix::fs::rmdir(OWN);
-    clone_tree(CWD, "/", true)
+    Ok(covered)
 }
 
 /// Of `/sys`, the part that programs ask for the number of CPUs; and the program that the daemon executes to see whether it can.

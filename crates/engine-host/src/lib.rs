@@ -6,10 +6,12 @@
 
 pub mod cgroup;
 pub mod device;
+pub mod overlay;
 pub mod pid_one;
 pub mod processes;
 pub mod refused;
 pub mod seccomp;
+pub mod staging;
 pub mod transfer;
 pub mod watch;
 pub mod wiring;

@@ -3,11 +3,11 @@
 use crate::launch::{Ahead, launch};
 use crate::overlay;
 use crate::sandbox::NativeSandbox;
-use crate::staging;
 use async_trait::async_trait;
 use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec};
 use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
 use cofferdam_engine_host::device::system;
+use cofferdam_engine_host::staging;
 use cofferdam_model::{InstallId, SandboxId};
 use cofferdam_sys::mount::{attr, new_fs};
 use cofferdam_sys::spawner::Spawner;

@@ -16,7 +16,6 @@ mod masks;
 mod overlay;
 mod root;
 mod sandbox;
-mod staging;
 mod upperside;
 mod view;
 

@@ -2,19 +2,17 @@
 
 use crate::copied::{self, Copied};
 use crate::disk::tmpfs;
-use crate::staging::{Staging, explain};
 use cofferdam_engine::EngineError;
 use cofferdam_engine_host::device::system;
-use cofferdam_sys::mount::{FsOption, attr, clone_tree, new_fs};
+use cofferdam_engine_host::overlay::Overlay;
+use cofferdam_engine_host::staging::{Staging, explain};
+use cofferdam_sys::mount::clone_tree;
 use cofferdam_sys::outer;
 use rustix::fs::{Mode, OFlags, fstatfs, mkdirat, openat};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
-/// What every overlay says.
-const PLAIN: [(&str, &str); 3] = [("index", "off"), ("xino", "off"), ("metacopy", "off")];
-
 /// How it is made on this host, for this sandbox.
 #[derive(Debug)]
 pub struct How<'a> {
@@ -52,8 +50,7 @@ pub struct Parts<'a> {
     pub work: &'a OwnedFd,
     /// What is below, the topmost first: mounts, detached.
     pub lowers: Vec<OwnedFd>,
-    /// Whether an ordinary user makes it. Its books are kept in attributes that such a one may write, and then no directory is moved by a
-    /// note of where it was; as root that is said: what differs is read from the upper directory alone.
+    /// Whether an ordinary user makes it.
     pub of_user: bool,
 }
 
@@ -83,19 +80,8 @@ impl Parts<'_> {
     }
 
     fn overlay(&self, on_disk: bool, staging: Option<&Staging>) -> cofferdam_sys::Result<OwnedFd> {
-        if let Some(staging) = staging {
-            let mut options: Vec<String> = PLAIN.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            options.extend(on_disk.then(|| "volatile".to_owned()));
-            options.push(if self.of_user { "userxattr" } else { "redirect_dir=off" }.to_owned());
-            return staging.overlay(&self.lowers, self.upper.as_fd(), self.work.as_fd(), &options);
-        }
-        let mut options: Vec<FsOption<'_>> = self.lowers.iter().map(|lower| FsOption::Fd("lowerdir+", lower.as_fd())).collect();
-        options.push(FsOption::Fd("upperdir", self.upper.as_fd()));
-        options.push(FsOption::Fd("workdir", self.work.as_fd()));
-        options.extend(PLAIN.map(|(key, value)| FsOption::Value(key, value)));
-        options.extend(on_disk.then_some(FsOption::Flag("volatile")));
-        options.push(if self.of_user { FsOption::Flag("userxattr") } else { FsOption::Value("redirect_dir", "off") });
-        new_fs("overlay", &options, attr::NO_SUID | attr::NO_DEV)
+        let (upper, work) = (self.upper.as_fd(), self.work.as_fd());
+        Overlay { lowers: &self.lowers, upper, work, volatile: on_disk, of_user: self.of_user }.make(staging)
     }
 
     fn copy(self, on_disk: bool, how: &How<'_>) -> Result<Composed, EngineError> {

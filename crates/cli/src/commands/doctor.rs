@@ -6,6 +6,7 @@ use crate::exit::{Failure, UNHEALTHY};
 use crate::output::{one, table};
 use cofferdam_engine::conformance::{Kit, Made, ProbeResult};
 use cofferdam_engine::{Engine, GateSockets, MountSource, Wiring};
+use cofferdam_engine_docker::Address;
 use cofferdam_engine_native::NativeEngine;
 use cofferdam_model::{Bytes, ImageRef};
 use std::net::TcpListener;
@@ -120,12 +121,12 @@ fn copies(engine: &NativeEngine) -> Result<Option<Control>, Failure> {
 /// The engine docker, on a host that has a daemon or names one.
 fn docker(context: &Context, controls: &mut Vec<Control>) {
     const SOCKET: &str = "/var/run/docker.sock";
-    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
-    if host.is_empty() && !Path::new(SOCKET).exists() {
+    let address = Address::of_environment();
+    if !address.is_named() && !Path::new(SOCKET).exists() {
         return;
     }
     let mut say = |state, detail| controls.push(Control { control: "engine docker", state, detail });
-    match context.docker(&host) {
+    match context.docker(address) {
         Err(failure) => say(State::NotEnforceableHere, failure.message()),
         Ok(engine) => {
             let facts = &engine.daemon().facts;
@@ -133,7 +134,7 @@ fn docker(context: &Context, controls: &mut Vec<Control>) {
             let security = facts.security.iter().filter_map(option).collect::<Vec<_>>().join(", ");
             let quota = if facts.disk_quota { "with quotas" } else { "without quotas" };
             let detail =
-                format!("Docker {} (API {}) at {}; storage {} {quota}; {security}", facts.version, facts.api, facts.socket, facts.storage);
+                format!("Docker {} (API {}) at {}; storage {} {quota}; {security}", facts.version, facts.api, facts.address, facts.storage);
             say(State::Enforced, detail);
             for (name, why) in engine.capabilities().missing {
                 say(State::NotEnforceableHere, format!("{name}: {why}"));

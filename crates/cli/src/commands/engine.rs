@@ -6,7 +6,7 @@ use crate::exit::Failure;
 use crate::outer;
 use crate::output::{one, table};
 use cofferdam_engine::{CONTROLS, Capabilities, Engine};
-use cofferdam_engine_docker::Facts;
+use cofferdam_engine_docker::{Address, Facts};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -87,7 +87,7 @@ fn engines(context: &Context) -> [Shown; 2] {
         Ok(engine) => usable(engine.capabilities(), Some(engine.host().hierarchies.describe()), None),
         Err(failure) => unusable("native", &failure),
     };
-    let docker = match context.docker(&std::env::var("DOCKER_HOST").unwrap_or_default()) {
+    let docker = match context.docker(Address::of_environment()) {
         Ok(engine) => usable(engine.capabilities(), None, Some(engine.daemon().facts.clone())),
         Err(failure) => unusable("docker", &failure),
     };

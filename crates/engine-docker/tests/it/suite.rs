@@ -4,7 +4,7 @@ use crate::daemon::Dockerd;
 use crate::{INSTALL, image, kit};
 use cofferdam_engine::Engine;
 use cofferdam_engine::conformance::checks;
-use cofferdam_engine_docker::DockerEngine;
+use cofferdam_engine_docker::{Address, DockerEngine};
 
 /// Checks that a daemon cannot pass, with the reason.
 const EXCEPTIONS: &[(&str, &str)] = &[("ranges_are_disjoint", "all containers of a daemon have the same ids")];
@@ -19,7 +19,7 @@ fn what_holds_on_native_holds_here() {
     // One check alone, for who works on it.
     let only = std::env::var("COFFERDAM_CHECK").ok();
     let failed = runtime.block_on(async {
-        let engine = DockerEngine::connect_to(&daemon.host(), INSTALL, None).await.expect("an engine");
+        let engine = DockerEngine::connect(Address::new(&daemon.host()), INSTALL, None).await.expect("an engine");
         engine.daemon().load(&content, &record).await.expect("loaded");
         let (kit, _listener) = kit(&engine, &content, &record, directory.path());
         let mut failed = Vec::new();

@@ -3,8 +3,8 @@
 //! "Somewhere" is a mount namespace that nobody is in: a copy of the host's, private, in which the sandbox's disk and the layers are attached
 //! for a moment. The overlay that comes out keeps them, the namespace goes.
 
+use crate::device::system;
 use cofferdam_engine::EngineError;
-use cofferdam_engine_host::device::system;
 use cofferdam_sys::mount::{self, clone_tree};
 use cofferdam_sys::namespace;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -49,8 +49,13 @@ pub struct Staging {
 impl Staging {
     /// Attaches `disk` in a new one, at a directory that it has of the host.
     pub fn make(disk: &OwnedFd, place: &Path) -> Result<Self, EngineError> {
+        Self::of(disk, place).map_err(system)
+    }
+
+    /// The same, with the kernel's own error.
+    pub fn of(disk: &OwnedFd, place: &Path) -> cofferdam_sys::Result<Self> {
         let place = place.to_string_lossy().into_owned();
-        let mounts = namespace::private_mounts(|| mount::attach(disk, &place)).map_err(system)?;
+        let mounts = namespace::private_mounts(|| mount::attach(disk, &place))?;
         Ok(Self { mounts, place })
     }
 
