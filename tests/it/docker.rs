@@ -371,56 +371,6 @@ fn ssh_leads_into_containers_too() {
     on.ok(&["rm", "-f", "work"]);
 }
 
-/// As on the native engine: what can be written to is above what the image has, not in its place.
-#[test]
-fn what_an_image_has_where_it_can_be_written_is_there() {
-    let on = On::new();
-    let place = on.home.path("image");
-    fs::create_dir(&place).expect("made");
-    let text = "FROM base:1\nRUN mkdir -p /workspace/sub /home/agent/bin /data && echo one > /workspace/file && echo two > /workspace/sub/gone \
-                && echo three > /tmp/file && echo four > /home/agent/bin/file && echo five > /data/file && chmod 750 /data && chown web /data/file \
-                && ln -s /workspace/file /workspace/link && chmod 777 /workspace/sub /home/agent && chmod 666 /workspace/file\nVOLUME /data\n";
-    fs::write(place.join("Dockerfile"), text).expect("written");
-    on.ok(&["image", "build", "-q", "-t", "full:1", &place.display().to_string()]);
-    let shared = on.home.path("shared");
-    fs::create_dir(&shared).expect("made");
-    fs::write(shared.join("in"), "shared\n").expect("written");
-    let (directory, file) = (shared.display().to_string(), shared.join("in").display().to_string());
-    let script = "cat /workspace/file /workspace/sub/gone /tmp/file /home/agent/bin/file /workspace/link
-                  cat /workspace/mounted/in /workspace/sub/in
-                  rm /workspace/sub/gone && echo more >> /workspace/file && touch /tmp/new /home/agent/new && cat /workspace/file
-                  ls -A /workspace /workspace/sub /home/agent /tmp | grep -v '^.cache'
-                  stat -c '%n %U %a' /workspace /workspace/file /tmp /data";
-    let mounts = ["-v", &format!("{directory}:/workspace/mounted"), "-v", &format!("{file}:/workspace/sub/in")];
-    for user in ["agent", "root"] {
-        let words = [&["run", "-u", user, "--image", "full:1"], &mounts[..], &["--", "sh", "-c", script]].concat();
-        let native = on.run(&words);
-        assert_eq!(native.code, 0, "{native:?}");
-        let docker = on.run(&[&words[..1], &["--engine", "docker"], &words[1..]].concat());
-        assert_eq!((docker.code, docker.out.as_str()), (0, native.out.as_str()), "{user}: {docker:?}");
-        assert!(native.out.contains("one\ntwo\nthree\nfour\none\nshared\nshared\none\nmore\n"), "{native:?}");
-    }
-    let as_web = on.run(&[
-        "run",
-        "--engine",
-        "docker",
-        "-u",
-        "root",
-        "--image",
-        "full:1",
-        "--",
-        "sh",
-        "-c",
-        "cat /data/file; stat -c %U /data/file",
-    ]);
-    assert_eq!(as_web.out, "five\nweb\n", "{as_web:?}");
-    // A place is still bounded.
-    let full = "dd if=/dev/zero of=/workspace/f bs=1M count=100 2>&1 | grep -o 'No space left'";
-    let bounded = on.run(&["run", "--engine", "docker", "--image", "full:1", "--disk", "16MiB", "--", "sh", "-c", full]);
-    assert_eq!(bounded.out, "No space left\n", "{bounded:?}");
-    assert_eq!(on.containers(), "", "nothing is left");
-}
-
 /// Every attempt to get out, on both engines: contained by both, and each control's absence noticed on both.
 #[test]
 fn nothing_gets_out_that_does_not_on_native() {

@@ -23,6 +23,7 @@ mod crash;
 mod crash_matrix;
 mod detached;
 mod docker;
+mod docker_changes;
 mod docker_daemons;
 mod docker_faults;
 mod docker_tasks;

@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("gate", &["model", "policy", "sys"]),
     ("engine", &["model", "policy", "sys", "trust"]),
     ("ssh", &["model", "sys", "trust", "engine"]),
-    ("engine-host", &["model", "policy", "sys", "engine", "gate"]),
+    ("engine-host", &["model", "policy", "sys", "trust", "engine", "gate"]),
     ("engine-native", &["model", "policy", "sys", "trust", "engine", "engine-host", "gate"]),
     ("engine-docker", &["model", "policy", "sys", "trust", "engine", "engine-host", "gate"]),
     ("lifecycle", &["model", "policy", "sys", "trust", "store", "gate", "engine", "ssh"]),

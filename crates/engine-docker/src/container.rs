@@ -55,9 +55,10 @@ const MASKED: &[&str] = &[
 ];
 const READ_ONLY: &[&str] = &["/proc/sys", "/proc/sysrq-trigger"];
 
-/// Whether the image's root cannot be changed: everybody but root only loses what they could not do.
+/// Whether the image's root cannot be changed: everybody but root only loses what they could not do. Where there is more than the image, it
+/// is written there first.
 pub fn is_read_only(spec: &SandboxSpec) -> bool {
-    spec.user.uid != 0 && !spec.bare
+    spec.user.uid != 0 && !spec.bare && spec.image.added_layers().is_empty()
 }
 
 /// The container; `beside` is the gate's whose network it shares.

@@ -2,6 +2,7 @@
 
 use crate::address::Address;
 use crate::world::World;
+use crate::written;
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use cofferdam_engine::EngineError;
@@ -43,6 +44,8 @@ pub struct Facts {
     pub security: Vec<String>,
     /// Its runtimes.
     pub runtimes: Vec<String>,
+    /// Whether what a container has written can be told from its image: its root is an overlay, and one that moves nothing by notes.
+    pub changes: bool,
     /// Whether it bounds what a container writes to its root.
     pub disk_quota: bool,
 }
@@ -91,6 +94,7 @@ async fn ask(client: &Docker, address: &str) -> Result<Facts, Error> {
         version: version.version.unwrap_or_default(),
         api: client.client_version().to_string(),
         disk_quota: matches!(storage.as_str(), "btrfs" | "zfs" | "devicemapper") || (storage == "overlay2" && on_xfs),
+        changes: matches!(storage.as_str(), "overlay2" | "overlayfs") && written::is_whole(),
         storage,
         containerd_store,
         runtimes,

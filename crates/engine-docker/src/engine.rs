@@ -1,13 +1,16 @@
 //! The engine: making a container into a sandbox, and finding what is left of one.
 
 use crate::address::Address;
+use crate::carried;
 use crate::container::{self, INSTALL, SANDBOX};
 use crate::daemon::{Daemon, failed, is_missing};
 use crate::files;
+use crate::places::Mounts;
 use crate::refit::refit;
 use crate::sandbox::{DockerSandbox, Parts};
 use crate::sidecar::{self, Sidecar};
 use crate::starting::Starting;
+use crate::written;
 use async_trait::async_trait;
 use bollard::errors::Error;
 use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
@@ -227,9 +230,15 @@ impl DockerEngine {
         wiring::hand_to_gate(spec, &mut wire, gate)?;
         let first = first_id(pid);
         let ids = Ids::range(first, u32::MAX - first);
-        let root = refit(pid, &ids, spec)?;
+        let written = written::root_of(pid, &self.daemon.world);
+        let Mounts { root, sides } = refit(pid, &ids, spec)?;
         files::are_as_checked(&root, spec)?;
-        files::as_its_root(&ids, || files::put_in(&root, &ids, spec))?;
+        files::as_its_root(&ids, || {
+            let mut layers = spec.image.added_layers().iter().rev();
+            let written = layers.try_for_each(|layer| carried::write(&root, &ids, layer));
+            written.map_err(|error| EngineError::host("write what is on top of the image", error))?;
+            files::put_in(&root, &ids, spec)
+        })?;
         let cgroup = Cgroup::of_process(&self.hierarchies, pid).ok_or_else(|| EngineError::Unsupported {
             what: "limits of a container".into(),
             why: "it is in no control group of its own that this process can see".into(),
@@ -239,7 +248,8 @@ impl DockerEngine {
         let filter = if spec.unplugged.contains(&UnpluggedControl::Seccomp) { &[] } else { FILTER };
         channel::send(&control, &plan::go_contained(filter), &[]).map_err(system)?;
         let starting = Arc::clone(starting);
-        let parts = Parts { control, pidfd, wire, namespace, root, ids, cgroup, beside, starting };
+        let changes = written.map(|root| written::changes(root, sides, &ids, spec));
+        let parts = Parts { control, pidfd, wire, namespace, root, changes, ids, cgroup, beside, starting };
         DockerSandbox::adopt(self.daemon.clone(), id.to_owned(), parts, spec, events)
     }
 }
@@ -314,7 +324,7 @@ impl Engine for DockerEngine {
             exceptions.push(("id-range".into(), "the host's ids".into()));
             exceptions.push(("namespaces".into(), "the host's user namespace".into()));
         }
-        Capabilities { name: "docker", host_image: false, pause: true, usage: true, changes: false, missing, exceptions }
+        Capabilities { name: "docker", host_image: false, pause: true, usage: true, changes: facts.changes, missing, exceptions }
     }
 
     async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {

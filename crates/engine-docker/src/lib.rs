@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod carried;
 mod container;
 mod daemon;
 mod engine;
@@ -22,6 +23,7 @@ mod sandbox;
 mod sidecar;
 mod starting;
 mod world;
+mod written;
 
 pub use address::Address;
 pub use daemon::{Daemon, Facts};

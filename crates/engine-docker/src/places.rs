@@ -7,6 +7,7 @@ use cofferdam_engine::{EngineError, SandboxSpec};
 use cofferdam_engine_host::device::system;
 use cofferdam_engine_host::overlay::Overlay;
 use cofferdam_engine_host::staging::{self, Staging};
+use cofferdam_engine_host::upperside::Side;
 use cofferdam_sys::ids::Ids;
 use cofferdam_sys::mount::{self, clone_tree};
 use cofferdam_sys::{Error, Result, namespace, process};
@@ -67,8 +68,16 @@ fn topmost_below(place: &Path, targets: &[PathBuf]) -> Vec<PathBuf> {
     topmost
 }
 
+/// What there is at the places of a sandbox.
+pub struct Found {
+    /// Where the image has something.
+    covered: Vec<Covered>,
+    /// The others, without what is mounted below them.
+    plain: Vec<(PathBuf, OwnedFd)>,
+}
+
 /// A place where the image has something.
-pub struct Covered {
+struct Covered {
     place: Place,
     /// What is in memory.
     memory: OwnedFd,
@@ -91,25 +100,28 @@ pub fn in_memory(path: &Path, files: u64, flags: OFlags) -> Result<OwnedFd> {
 
 /// Among the container's mounts: gives the places their owners, and finds those where the image has something. The root without what is
 /// mounted on it stands at [`OWN`] meanwhile: older kernels copy mounts from what is attached somewhere, and from nothing else.
-pub fn look(places: Vec<Place>) -> Result<Vec<Covered>> {
+pub fn look(places: Vec<Place>) -> Result<Found> {
     mount::attach(clone_tree(rustix::fs::CWD, "/", false)?, OWN)?;
     let root = mount::at(OWN)?;
-    let mut covered = Vec::new();
+    let mut found = Found { covered: Vec::new(), plain: Vec::new() };
     for place in places {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let image = openat2(&root, &place.path, flags, Mode::empty(), INSIDE).ok();
         let given = image.as_ref().and_then(|image| fstat(image).ok());
-        match image.zip(given).filter(|(image, _)| !is_empty(image)) {
-            Some((image, given)) => {
-                let memory = clone_tree(in_memory(&place.path, place.files, OFlags::PATH)?.as_fd(), "", false)?;
-                covered.push(Covered { lower: clone_tree(image.as_fd(), "", false)?, memory, given, place });
+        let memory = in_memory(&place.path, place.files, OFlags::RDONLY)?;
+        let alone = clone_tree(memory.as_fd(), "", false)?;
+        if let Some((image, given)) = image.zip(given).filter(|(image, _)| !is_empty(image)) {
+            let lower = clone_tree(image.as_fd(), "", false)?;
+            found.covered.push(Covered { lower, memory: alone, given, place });
+        } else {
+            if place.insisted {
+                place.restore(&memory, given.as_ref())?;
             }
-            None if place.insisted => place.restore(&in_memory(&place.path, place.files, OFlags::RDONLY)?, given.as_ref())?,
-            None => {}
+            found.plain.push((place.path, alone));
         }
     }
     mount::detach(OWN)?;
-    Ok(covered)
+    Ok(found)
 }
 
 fn is_empty(directory: &OwnedFd) -> bool {
@@ -142,25 +154,37 @@ struct Ready {
     overlay: OwnedFd,
 }
 
-/// Lets what the image has show through. Everything that is mounted then, detached.
-pub fn cover(pid: u32, ids: &Ids, spec: &SandboxSpec, covered: &[Covered]) -> std::result::Result<OwnedFd, EngineError> {
-    let ready = files::as_its_root(ids, || {
-        let made: Result<Vec<Ready>> = covered.iter().map(|place| place.overlay(&spec.directory)).collect();
-        made.map_err(staging::explain)
-    })?;
-    let root = ids.outside((0, 0));
-    let attach = move || {
-        if root != (0, 0) {
-            process::see_files_as(root, &[], true)?;
-        }
-        ready.iter().try_for_each(Ready::attach)?;
-        clone_tree(rustix::fs::CWD, "/", true)
-    };
-    namespace::in_mounts_of(pid, attach).map_err(system)
+/// What a container's mounts have become.
+pub struct Mounts {
+    /// All of them, detached.
+    pub root: OwnedFd,
+    /// Where a sandbox writes to, besides its root: what it has written there.
+    pub sides: Vec<Side>,
+}
+
+impl Found {
+    /// Lets what the image has show through.
+    pub fn cover(self, pid: u32, ids: &Ids, spec: &SandboxSpec) -> std::result::Result<Mounts, EngineError> {
+        let made = files::as_its_root(ids, || {
+            let made: Result<Vec<_>> = self.covered.iter().map(|place| place.overlay(&spec.directory)).collect();
+            made.map_err(staging::explain)
+        })?;
+        let (ready, mut sides): (Vec<Ready>, Vec<Side>) = made.into_iter().unzip();
+        sides.extend(self.plain.into_iter().map(|(path, memory)| Side::upper(memory, &path)));
+        let root = ids.outside((0, 0));
+        let attach = move || {
+            if root != (0, 0) {
+                process::see_files_as(root, &[], true)?;
+            }
+            ready.iter().try_for_each(Ready::attach)?;
+            clone_tree(rustix::fs::CWD, "/", true)
+        };
+        Ok(Mounts { root: namespace::in_mounts_of(pid, attach).map_err(system)?, sides })
+    }
 }
 
 impl Covered {
-    fn overlay(&self, directory: &Path) -> Result<Ready> {
+    fn overlay(&self, directory: &Path) -> Result<(Ready, Side)> {
         let failed = |e| Error::new(format!("make {} writable", self.place.path.display()), e);
         let make = |name: &str| {
             mkdirat(&self.memory, name, Mode::RWXU)?;
@@ -172,7 +196,8 @@ impl Covered {
         let lowers = std::slice::from_ref(&self.lower);
         let overlay = Overlay { lowers, upper: upper.as_fd(), work: work.as_fd(), volatile: false, of_user: false };
         let overlay = overlay.make(staging.as_ref())?;
-        Ok(Ready { path: self.place.path.clone(), below: self.place.below.clone(), overlay })
+        let ready = Ready { path: self.place.path.clone(), below: self.place.below.clone(), overlay };
+        Ok((ready, Side::upper(upper, &self.place.path)))
     }
 }
 

@@ -5,7 +5,7 @@
 //! image brought; our own files go out of sight.
 
 use crate::container::{HEALTH, OWN};
-use crate::places::{self, Covered, Place};
+use crate::places::{self, Found, Mounts, Place};
 use cofferdam_engine::{self as engine, EngineError, SandboxSpec};
 use cofferdam_engine_host::device::{self, Devices, system};
 use cofferdam_sys::ids::Ids;
@@ -18,15 +18,15 @@ use std::path::{Path, PathBuf};
 /// By these the file system is known that the daemon puts where a volume will be.
 pub const PLACEHOLDER_INODES: u64 = 3;
 
-/// Does it; a detached copy of everything mounted there, which outlives the container.
-pub fn refit(pid: u32, ids: &Ids, spec: &SandboxSpec) -> std::result::Result<OwnedFd, EngineError> {
+/// Does it. What comes out outlives the container.
+pub fn refit(pid: u32, ids: &Ids, spec: &SandboxSpec) -> std::result::Result<Mounts, EngineError> {
     let devices = device::make(ids)?;
     let trees = spec.mounts.iter().filter(|mount| mount.writable && !mount.source.is_volume());
     let writable: Vec<String> = trees.map(|mount| mount.target.display().to_string()).collect();
     let volumes = volumes(pid, ids, spec)?;
     let places = places::of(ids, spec);
-    let covered = namespace::in_mounts_of(pid, move || among_its_mounts(&devices, &writable, &volumes, places)).map_err(system)?;
-    places::cover(pid, ids, spec, &covered)
+    let found = namespace::in_mounts_of(pid, move || among_its_mounts(&devices, &writable, &volumes, places)).map_err(system)?;
+    found.cover(pid, ids, spec)
 }
 
 /// A named volume, to be attached.
@@ -51,7 +51,7 @@ fn attach(volume: &Volume) -> Result<()> {
     mount::attach_at(&volume.mount, places::in_memory(&volume.target, PLACEHOLDER_INODES, OFlags::PATH)?)
 }
 
-fn among_its_mounts(devices: &Devices, writable: &[String], volumes: &[Volume], places: Vec<Place>) -> Result<Vec<Covered>> {
+fn among_its_mounts(devices: &Devices, writable: &[String], volumes: &[Volume], places: Vec<Place>) -> Result<Found> {
     set_attributes(mount::at("/")?, attr::NO_SUID, None, true)?;
     for path in writable.iter().map(String::as_str).chain(["/"]) {
         set_attributes(mount::at(path)?, attr::NO_SUID | attr::NO_DEV, None, false)?;
@@ -61,13 +61,13 @@ fn among_its_mounts(devices: &Devices, writable: &[String], volumes: &[Volume], 
     for (mount, path) in [(&devices.dev, "/dev"), (&devices.pts, "/dev/pts"), (&devices.shm, "/dev/shm")] {
         mount::attach(mount, path)?;
     }
-    let covered = places::look(places)?;
+    let found = places::look(places)?;
     volumes.iter().try_for_each(attach)?;
     cover_sys(&clone_tree(CWD, &format!("{OWN}/init"), false)?)?;
     mount::detach(OWN)?;
     // The place that it was mounted at; where the root is read-only it stays, empty.
     let _ = rustix::fs::rmdir(OWN);
-    Ok(covered)
+    Ok(found)
 }
 
 /// Of `/sys`, the part that programs ask for the number of CPUs; and the program that the daemon executes to see whether it can.

@@ -6,6 +6,7 @@ use crate::engine::remove;
 use crate::files;
 use crate::sidecar;
 use crate::starting::Starting;
+use crate::written;
 use async_trait::async_trait;
 use bollard::query_parameters::InspectContainerOptions;
 use cofferdam_engine::{
@@ -16,6 +17,7 @@ use cofferdam_engine_host::cgroup::Cgroup;
 use cofferdam_engine_host::pid_one::PidOne;
 use cofferdam_engine_host::processes::Processes;
 use cofferdam_engine_host::refused::{Refused, serve};
+use cofferdam_engine_host::upperside::Upperside;
 use cofferdam_engine_host::{transfer, wiring};
 use cofferdam_gate::wire::Wire;
 use cofferdam_policy::capability;
@@ -42,6 +44,8 @@ pub struct Parts {
     pub namespace: Network,
     /// Everything it sees mounted, detached.
     pub root: OwnedFd,
+    /// What it has written, if that can be told.
+    pub changes: Option<Upperside>,
     /// First id of its range on this host.
     pub ids: Ids,
     /// Its groups.
@@ -61,6 +65,7 @@ pub struct DockerSandbox {
     directory: PathBuf,
     processes: Arc<Processes>,
     root: OwnedFd,
+    changes: Option<Upperside>,
     ids: Ids,
     stop_signal: i32,
     namespace: Arc<Network>,
@@ -82,7 +87,7 @@ impl DockerSandbox {
         spec: &SandboxSpec,
         events: UnboundedSender<EngineEvent>,
     ) -> Result<Self, EngineError> {
-        let Parts { control, pidfd, wire, namespace, root, ids, cgroup, beside, starting } = parts;
+        let Parts { control, pidfd, wire, namespace, root, changes, ids, cgroup, beside, starting } = parts;
         let refused = Arc::new(Refused::new(events));
         let gated = matches!(spec.wiring, Wiring::Gate { .. });
         let (resolver, kept) = if gated { (None, Some(wire.resolver)) } else { (Some(wire.resolver), None) };
@@ -102,6 +107,7 @@ impl DockerSandbox {
             directory: spec.directory.clone(),
             processes: Arc::new(Processes::new(pid_one, pidfd, cgroup, ids.clone(), &spec.limits, of_root)),
             root,
+            changes,
             ids,
             stop_signal: signal_number(&spec.image.config().stop_signal).unwrap_or(SIGTERM),
             namespace: Arc::new(namespace),
@@ -212,12 +218,11 @@ impl Sandbox for DockerSandbox {
         wiring::connect(Arc::clone(&self.namespace), port).await
     }
 
-    async fn changes(&self, _wanted: Changes) -> Result<NewLayer, EngineError> {
-        Err(EngineError::Unsupported {
-            what: "changes of a sandbox as a layer".into(),
-            why: "on the engine docker what a sandbox writes lies in several file systems".into(),
-            remedy: "use --engine native".into(),
-        })
+    async fn changes(&self, wanted: Changes) -> Result<NewLayer, EngineError> {
+        match &self.changes {
+            Some(changes) => changes.write(wanted),
+            None => Err(written::untold()),
+        }
     }
 
     async fn observe(&self) -> Result<Observation, EngineError> {

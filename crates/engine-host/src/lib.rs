@@ -13,5 +13,6 @@ pub mod refused;
 pub mod seccomp;
 pub mod staging;
 pub mod transfer;
+pub mod upperside;
 pub mod watch;
 pub mod wiring;

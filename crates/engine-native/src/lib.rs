@@ -16,7 +16,6 @@ mod masks;
 mod overlay;
 mod root;
 mod sandbox;
-mod upperside;
 mod view;
 
 pub use cofferdam_engine_host::cgroup::Hierarchies;

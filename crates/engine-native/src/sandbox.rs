@@ -2,7 +2,6 @@
 
 use crate::launch::Launched;
 use crate::lease::Lease;
-use crate::upperside::Upperside;
 use async_trait::async_trait;
 use cofferdam_engine::{
     Changes, Control, EngineError, EngineEvent, Observation, Process, ProcessSpec, Root, Sandbox, SandboxSpec, Stdio, Transfer,
@@ -11,6 +10,7 @@ use cofferdam_engine::{
 use cofferdam_engine_host::pid_one::PidOne;
 use cofferdam_engine_host::processes::Processes;
 use cofferdam_engine_host::refused::{Refused, serve};
+use cofferdam_engine_host::upperside::Upperside;
 use cofferdam_engine_host::{transfer, wiring};
 use cofferdam_policy::capability;
 use cofferdam_sys::ids::Ids;
@@ -55,7 +55,7 @@ impl NativeSandbox {
             lease: Mutex::new(Some(lease)),
             ids: ids.clone(),
             stop_signal: signal_number(&spec.image.config().stop_signal).unwrap_or(SIGTERM),
-            changes: Upperside::of(upper, view, ids, spec),
+            changes: Upperside::of(vec![upper], view, ids, spec),
             namespace: Arc::new(namespace),
             refused,
             network,

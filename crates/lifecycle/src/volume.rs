@@ -164,8 +164,14 @@ impl Volumes {
             false
         };
         let mut archive = LayerWriter::new(out, i64::MAX);
-        let tree =
-            PackTree { root: root.as_fd(), ids: &Ids::range(0, u32::MAX), leave_out: &look, prune: &|_| false, gone: &BTreeMap::new() };
+        let tree = PackTree {
+            root: root.as_fd(),
+            below: Path::new(""),
+            ids: &Ids::range(0, u32::MAX),
+            leave_out: &look,
+            prune: &|_| false,
+            gone: &BTreeMap::new(),
+        };
         let of_root = || Ok(Entry::of(&statat(&root, "", AtFlags::EMPTY_PATH)?));
         let written = of_root().and_then(|own| {
             archive.directory(Path::new("."), own)?;

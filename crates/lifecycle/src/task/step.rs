@@ -171,7 +171,7 @@ impl Stage<'_> {
         if step.layer.is_some() && !engine.changes {
             return Err(TaskRunError::Engine(EngineError::Unsupported {
                 what: format!("a verifier that gets all that the agent changed (Harbor's mode \"shared\") on the engine {}", engine.name),
-                why: "there what a sandbox writes lies in several file systems".into(),
+                why: "what a sandbox writes there cannot be told from its image".into(),
                 remedy: "use --engine native, or environment_mode = \"separate\" with artifacts".into(),
             }));
         }

@@ -1,0 +1,127 @@
+//! What a sandbox changed on a Docker daemon: told, kept and judged as on the native engine.
+
+use crate::docker::On;
+use cofferdam_tests::eventually;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+/// Each kind of change, in the root and at places that are in memory there; what the image has at some of them.
+const CHANGE: &str = "echo a > /workspace/new; rm -f /workspace/gone; mkdir -p /workspace/full; echo b > /workspace/full/b; rm -rf /workspace/old; \
+     mkdir /workspace/old; echo c >> /tmp/kept; ln -s /workspace/new /home/agent/link; ln /workspace/new /workspace/same; \
+     chmod 600 /workspace/mode; rm -f /etc/there; mkdir -p /opt/made && echo e > /opt/made/e; touch /workspace/mounted/x; \
+     mkfifo /workspace/pipe; echo done; sleep 1000";
+
+#[test]
+fn what_a_sandbox_changed_is_told_as_on_native() {
+    let on = On::new();
+    let place = on.home.path("image");
+    fs::create_dir(&place).expect("made");
+    let text = "FROM base:1\nRUN mkdir -p /workspace/old /home/agent && touch /workspace/old/x /workspace/gone /workspace/mode /tmp/kept /etc/there \
+                && chmod -R 777 /workspace /home/agent /tmp/kept\n";
+    fs::write(place.join("Dockerfile"), text).expect("written");
+    on.ok(&["image", "build", "-q", "-t", "full:1", &place.display().to_string()]);
+    let shared = on.home.path("shared");
+    fs::create_dir(&shared).expect("made");
+    let mount = format!("{}:/workspace/mounted", shared.display());
+    for user in ["agent", "root"] {
+        let told = ["native", "docker"].map(|engine| {
+            let name = format!("{engine}-{user}");
+            let words =
+                ["run", "-d", "--engine", engine, "-u", user, "--name", &name, "--image", "full:1", "-v", &mount, "--", "sh", "-c", CHANGE];
+            on.ok(&words);
+            eventually("it has changed what it changes", || on.ok(&["logs", &name]).contains("done"));
+            let told = on.ok(&["diff", &name]);
+            on.ok(&["snapshot", &name, &format!("{name}:1")]);
+            on.ok(&["rm", "-f", &name]);
+            told
+        });
+        assert_eq!(told[0], told[1], "{user}");
+        for line in ["A /workspace/new", "D /workspace/gone", "C /workspace/old", "C /tmp/kept", "A /home/agent/link"] {
+            assert!(told[1].lines().any(|said| said == line), "{line}: {}", told[1]);
+        }
+        assert!(!told[1].contains("mounted") && !told[1].contains("cofferdam"), "{}", told[1]);
+        assert_eq!(told[1].contains("D /etc/there"), user == "root", "{}", told[1]);
+        // What was kept on one is the same on the other.
+        let look =
+            "find /workspace /tmp /opt /home -exec stat -c '%n %F %a %U %h' {} + | grep -v ' directory ' | sort; cat /workspace/full/b";
+        let seen = ["native", "docker"].map(|engine| {
+            let image = format!("{}-{user}:1", if engine == "native" { "docker" } else { "native" });
+            on.ok(&["run", "--engine", engine, "-u", "root", "--image", &image, "--", "sh", "-c", look])
+        });
+        assert_eq!(seen[0], seen[1], "{user}");
+        assert!(seen[0].contains("/workspace/same regular file 644") && seen[0].ends_with("b\n"), "{}", seen[0]);
+    }
+    assert_eq!(on.containers(), "", "nothing is left");
+}
+
+/// As on the native engine: what can be written to is above what the image has, not in its place.
+#[test]
+fn what_an_image_has_where_it_can_be_written_is_there() {
+    let on = On::new();
+    let place = on.home.path("image");
+    fs::create_dir(&place).expect("made");
+    let text = "FROM base:1\nRUN mkdir -p /workspace/sub /home/agent/bin /data && echo one > /workspace/file && echo two > /workspace/sub/gone \
+                && echo three > /tmp/file && echo four > /home/agent/bin/file && echo five > /data/file && chmod 750 /data && chown web /data/file \
+                && ln -s /workspace/file /workspace/link && chmod 777 /workspace/sub /home/agent && chmod 666 /workspace/file\nVOLUME /data\n";
+    fs::write(place.join("Dockerfile"), text).expect("written");
+    on.ok(&["image", "build", "-q", "-t", "full:1", &place.display().to_string()]);
+    let shared = on.home.path("shared");
+    fs::create_dir(&shared).expect("made");
+    fs::write(shared.join("in"), "shared\n").expect("written");
+    let (directory, file) = (shared.display().to_string(), shared.join("in").display().to_string());
+    let script = "cat /workspace/file /workspace/sub/gone /tmp/file /home/agent/bin/file /workspace/link
+                  cat /workspace/mounted/in /workspace/sub/in
+                  rm /workspace/sub/gone && echo more >> /workspace/file && touch /tmp/new /home/agent/new && cat /workspace/file
+                  ls -A /workspace /workspace/sub /home/agent /tmp | grep -v '^.cache'
+                  stat -c '%n %U %a' /workspace /workspace/file /tmp /data";
+    let mounts = ["-v", &format!("{directory}:/workspace/mounted"), "-v", &format!("{file}:/workspace/sub/in")];
+    for user in ["agent", "root"] {
+        let words = [&["run", "-u", user, "--image", "full:1"], &mounts[..], &["--", "sh", "-c", script]].concat();
+        let native = on.run(&words);
+        assert_eq!(native.code, 0, "{native:?}");
+        let docker = on.run(&[&words[..1], &["--engine", "docker"], &words[1..]].concat());
+        assert_eq!((docker.code, docker.out.as_str()), (0, native.out.as_str()), "{user}: {docker:?}");
+        assert!(native.out.contains("one\ntwo\nthree\nfour\none\nshared\nshared\none\nmore\n"), "{native:?}");
+    }
+    let as_web = on.run(&[
+        "run",
+        "--engine",
+        "docker",
+        "-u",
+        "root",
+        "--image",
+        "full:1",
+        "--",
+        "sh",
+        "-c",
+        "cat /data/file; stat -c %U /data/file",
+    ]);
+    assert_eq!(as_web.out, "five\nweb\n", "{as_web:?}");
+    // A place is still bounded.
+    let full = "dd if=/dev/zero of=/workspace/f bs=1M count=100 2>&1 | grep -o 'No space left'";
+    let bounded = on.run(&["run", "--engine", "docker", "--image", "full:1", "--disk", "16MiB", "--", "sh", "-c", full]);
+    assert_eq!(bounded.out, "No space left\n", "{bounded:?}");
+    assert_eq!(on.containers(), "", "nothing is left");
+}
+
+/// Nearly every published directory is verified in mode shared: from all that the agent changed.
+#[test]
+fn harbors_directories_earn_what_they_earn_on_native() {
+    let on = On::new();
+    on.ok(&["image", "tag", "base:1", "debian:bookworm-slim"]);
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/harbor");
+    let mut count = 0;
+    for entry in fs::read_dir(examples).expect("there").flatten() {
+        let place = entry.path().display().to_string();
+        for (agent, reward) in [("oracle", 1.0), ("nop", 0.0)] {
+            let ran = on.run(&["task", "run", "-o", "json", "--engine", "docker", &place, "--agent", agent]);
+            let record: Value = serde_json::from_str(&ran.out).unwrap_or(Value::Null);
+            assert_eq!(record["reward"], reward, "{place} {agent}: {ran:?}");
+            count += 1;
+        }
+    }
+    assert!(count >= 10, "{count} attempts");
+    on.ok(&["prune"]);
+    assert_eq!(on.containers(), "", "nothing is left");
+}
