@@ -1,6 +1,7 @@
 //! Tasks and suites on a Docker daemon.
 
 use crate::docker::On;
+use cofferdam_tests::docker::Docker;
 use cofferdam_tests::eventually;
 use serde_json::{Value, json};
 use std::fs;
@@ -135,9 +136,7 @@ fn harbor_directories_on_a_daemon() {
         assert!(copied.expect("cp").success());
     }
     let ran = on.run(&["suite", "run", "--engine", "docker", "--agent", "oracle", &suite.display().to_string()]);
-    assert!(ran.out.contains("sealed-answer  1  completed  1"), "{ran:?}");
-    assert!(ran.err.contains("use --engine native, or environment_mode = \"separate\""), "{ran:?}");
-    assert!(ran.err.contains("given up") && !ran.err.contains("tried again"), "{ran:?}");
+    assert!(ran.out.contains("sealed-answer  1  completed  1") && ran.out.contains("log-summary    1  completed  1"), "{ran:?}");
     assert_eq!(on.containers(), "");
     // An agent that is not root: its solution is put in all the same.
     let task = suite.join("sealed-answer/task.toml");
@@ -163,4 +162,23 @@ fn harbor_directories_on_a_daemon() {
     ]);
     let record: Value = serde_json::from_str(&ran.out).unwrap_or(Value::Null);
     assert_eq!(record["reward"], 1.0, "{ran:?}");
+}
+
+/// Where a container's root is no overlay nobody can tell what was written to it.
+#[test]
+fn a_storage_driver_that_tells_nothing_is_named() {
+    let on = On::with(Docker::start_with(&["--storage-driver=vfs"]));
+    on.ok(&["image", "tag", "base:1", "debian:bookworm-slim"]);
+    let suite = on.home.path("suite");
+    fs::create_dir(&suite).expect("made");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/harbor/log-summary");
+    assert!(Command::new("cp").arg("-r").arg(example).arg(&suite).status().expect("cp").success());
+    let ran = on.run(&["suite", "run", "--engine", "docker", "--agent", "oracle", &suite.display().to_string()]);
+    assert!(ran.err.contains("use --engine native, or environment_mode = \"separate\""), "{ran:?}");
+    assert!(ran.err.contains("given up") && !ran.err.contains("tried again"), "{ran:?}");
+    on.ok(&["run", "-d", "--engine", "docker", "--name", "it", "--image", "base:1", "--", "sleep", "1000"]);
+    let refused = on.run(&["diff", "it"]);
+    assert!(refused.code != 0 && refused.err.contains("overlay2"), "{refused:?}");
+    on.ok(&["rm", "-f", "it"]);
+    assert_eq!(on.containers(), "");
 }

@@ -15,7 +15,8 @@ GATE
 #   docker compose cp result:/workspace/output .  what the agent left
 #   docker compose down -v                        takes everything away
 # The image needs sh, cp, chown, timeout, date, cat, head and grep. Other than `cofferdam task run`: each container has the task's limits for itself, the
-# base is not judged first, users that the image does not know have no name, and nothing is recorded.";
+# base is not judged first, users that the image does not know have no name, nothing is recorded, and what the image has in /workspace, /tmp, /var/tmp, /run
+# or the user's home directory is not seen.";
 
 /// Further down, for a task with a network.
 pub const HEAD_OF_GATE: &str = "\
