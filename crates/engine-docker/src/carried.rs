@@ -1,14 +1,15 @@
 //! Layers that are on top of an image, and that the daemon does not know: they are written into the container before anything of it runs.
 //!
 //! A layer is a directory as an overlay would have it. Who made it is not trusted: nothing is opened but by its name in an opened directory,
-//! and no link is followed.
+//! no link is followed, and what is mounted into the sandbox from outside covers the layer and is not touched.
 
+use cofferdam_engine::SandboxSpec;
 use cofferdam_sys::ids::Ids;
 use cofferdam_trust::pack::xattrs;
 use cofferdam_trust::unpack::{is_opaque, is_whiteout};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fsetxattr, linkat,
-    mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fsetxattr, fstat,
+    linkat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -23,15 +24,27 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 /// The kernel's own.
 const NOT_OURS: [&CStr; 3] = [c"dev", c"proc", c"sys"];
 
-/// Writes a layer over what is there. `root` can be written to.
-pub fn write(root: &OwnedFd, ids: &Ids, layer: &OwnedFd) -> io::Result<()> {
+/// Writes the layers over what is there. `root` can be written to.
+pub fn write(root: &OwnedFd, ids: &Ids, spec: &SandboxSpec) -> io::Result<()> {
+    let mounted = spec.mounts.iter().map(|mount| fstat(mount.source.fd()).map(|stat| identity(&stat)));
+    let mounted = mounted.collect::<rustix::io::Result<Vec<_>>>()?;
+    spec.image.added_layers().iter().rev().try_for_each(|layer| write_one(root, ids, &mounted, layer))
+}
+
+fn write_one(root: &OwnedFd, ids: &Ids, mounted: &[(u64, u64)], layer: &OwnedFd) -> io::Result<()> {
     let source = openat(layer, ".", DIRECTORY, Mode::empty())?;
-    Writing { root, ids, links: HashMap::new() }.directory(&source, root, Path::new(""))
+    Writing { root, ids, mounted, links: HashMap::new() }.directory(&source, root, Path::new(""))
+}
+
+fn identity(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
 }
 
 struct Writing<'a> {
     root: &'a OwnedFd,
     ids: &'a Ids,
+    /// What is mounted from outside: device and inode of each.
+    mounted: &'a [(u64, u64)],
     /// Files with several names: device and inode, to the first that was written.
     links: HashMap<(u64, u64), PathBuf>,
 }
@@ -51,19 +64,22 @@ impl Writing<'_> {
 
     fn entry(&mut self, source: &OwnedFd, target: &OwnedFd, name: &CStr, path: &Path) -> io::Result<()> {
         let stat = statat(source, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if self.is_covered(target, name) {
+            return Ok(());
+        }
         if is_whiteout(&stat) {
-            return remove(target, name);
+            return self.remove(target, name);
         }
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Directory {
             return self.enter(source, target, name, path, &stat);
         }
-        remove(target, name)?;
+        self.remove(target, name)?;
         if stat.st_nlink > 1 {
-            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
+            if let Some(first) = self.links.get(&identity(&stat)) {
                 return Ok(linkat(self.root, first, target, name, AtFlags::empty())?);
             }
-            self.links.insert((stat.st_dev, stat.st_ino), path.to_owned());
+            self.links.insert(identity(&stat), path.to_owned());
         }
         match kind {
             FileType::RegularFile => return self.file(source, target, name, &stat),
@@ -84,12 +100,12 @@ impl Writing<'_> {
         let to = match openat(target, name, DIRECTORY, Mode::empty()) {
             Ok(to) => {
                 if is_opaque(&from)? {
-                    clear(&to)?;
+                    self.clear(&to)?;
                 }
                 to
             }
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                remove(target, name)?;
+                self.remove(target, name)?;
                 mkdirat(target, name, Mode::RWXU)?;
                 openat(target, name, DIRECTORY, Mode::empty())?
             }
@@ -122,6 +138,32 @@ impl Writing<'_> {
         Ok(rustix::fs::futimens(to, &times(stat))?)
     }
 
+    fn is_covered(&self, parent: &OwnedFd, name: &CStr) -> bool {
+        statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| self.mounted.contains(&identity(&stat)))
+    }
+
+    /// What is there, with everything below it, if it is there. What something is mounted on stays.
+    fn remove(&self, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
+        if self.is_covered(parent, name) {
+            return Ok(());
+        }
+        match unlinkat(parent, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT | Errno::BUSY) => Ok(()),
+            Err(Errno::ISDIR) => {
+                self.clear(&openat(parent, name, DIRECTORY, Mode::empty())?)?;
+                match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::BUSY | Errno::NOTEMPTY) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn clear(&self, directory: &OwnedFd) -> io::Result<()> {
+        names(directory)?.iter().try_for_each(|name| self.remove(directory, name))
+    }
+
     fn own(&self, parent: &OwnedFd, name: &CStr, stat: &Stat, flags: AtFlags) -> io::Result<()> {
         let (user, group) = self.ids.outside((stat.st_uid, stat.st_gid));
         Ok(chownat(parent, name, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)), flags)?)
@@ -148,25 +190,10 @@ fn names(directory: &OwnedFd) -> io::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// What is there, with everything below it, if it is there.
-fn remove(parent: &OwnedFd, name: &CStr) -> io::Result<()> {
-    match unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR) => {
-            clear(&openat(parent, name, DIRECTORY, Mode::empty())?)?;
-            Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn clear(directory: &OwnedFd) -> io::Result<()> {
-    names(directory)?.iter().try_for_each(|name| remove(directory, name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cofferdam_trust::unpack::opaque_attribute;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
@@ -192,7 +219,16 @@ mod tests {
         // A link where the layer has a directory is no way out.
         symlink(root.join("out"), root.join("replaced")).expect("linked");
         mknodat(open(&layer), "gone", FileType::CharacterDevice, Mode::empty(), 0).expect("root");
-        write(&open(&root), &Ids::range(0, u32::MAX), &open(&layer)).expect("written");
+        // What is mounted from outside is not cleared and not written to.
+        for path in ["layer/opaque/outside", "root/opaque/outside", "root/opaque/in"] {
+            fs::create_dir_all(directory.path().join(path)).expect("made");
+        }
+        fs::write(layer.join("opaque/outside/new"), "").expect("written");
+        fs::write(root.join("opaque/outside/file"), "").expect("written");
+        rustix::fs::setxattr(layer.join("opaque"), opaque_attribute(), b"y", XattrFlags::empty()).expect("root");
+        let outside = identity(&rustix::fs::stat(root.join("opaque/outside")).expect("there"));
+        write_one(&open(&root), &Ids::range(0, u32::MAX), &[outside], &open(&layer)).expect("written");
+        assert!(root.join("opaque/outside/file").exists() && !root.join("opaque/outside/new").exists() && !root.join("opaque/in").exists());
         assert_eq!(fs::read_to_string(root.join("new/deep/file")).expect("there"), "layer/new/deep/file");
         assert_eq!(fs::metadata(root.join("new/deep/file")).expect("there").mode() & 0o7777, 0o4750);
         assert_eq!(fs::metadata(root.join("kept/again")).expect("there").nlink(), 2);

@@ -234,9 +234,7 @@ impl DockerEngine {
         let Mounts { root, sides } = refit(pid, &ids, spec)?;
         files::are_as_checked(&root, spec)?;
         files::as_its_root(&ids, || {
-            let mut layers = spec.image.added_layers().iter().rev();
-            let written = layers.try_for_each(|layer| carried::write(&root, &ids, layer));
-            written.map_err(|error| EngineError::host("write what is on top of the image", error))?;
+            carried::write(&root, &ids, spec).map_err(|error| EngineError::host("write what is on top of the image", error))?;
             files::put_in(&root, &ids, spec)
         })?;
         let cgroup = Cgroup::of_process(&self.hierarchies, pid).ok_or_else(|| EngineError::Unsupported {
