@@ -17,7 +17,8 @@ fn task(home: &Home, name: &str, rest: &str) -> PathBuf {
         fs::create_dir_all(directory.join(part)).expect("made");
         fs::write(directory.join(part).join("there"), format!("{part}\n")).expect("written");
     }
-    let text = format!("version: 1\nid: {name}\ninstruction: do it for $5\nimage: base:1\n{rest}");
+    let image = if name == "kept" { "full:1" } else { "base:1" };
+    let text = format!("version: 1\nid: {name}\ninstruction: do it for $5\nimage: {image}\n{rest}");
     fs::write(directory.join("task.yaml"), text).expect("written");
     directory
 }
@@ -179,6 +180,7 @@ fn both_composes_bring_it_up() {
     let cases: &[(&str, &str, String)] = &[
         ("right", "task", format!("workspace: {{src: src}}\nagent: {{command: [sh, -c, 'cp src/there output/done; id -u; exit 3']}}\n{CHECK}")),
         ("wrong", "nop", CHECK.to_owned()),
+        ("kept", "task", "agent: {command: [sh, -c, 'cat kept/file > output/done']}\nverify: {command: [sh, -c, 'cmp kept/file output/done']}\n".to_owned()),
         (
             "solved",
             "oracle",
@@ -202,6 +204,12 @@ fn both_composes_bring_it_up() {
         ("served", "task", format!("services: [{listen}]\nagent: {{command: [sh, -c, '{fetch}; true']}}\nverify: {{command: [sh, -c, '{fetch} | grep -q files']}}\n")),
         ("root", "task", "agent: {command: [sh, -c, 'touch /etc/x && chown web src && touch output/done'], user: root}\nverify: {command: [sh, -c, 'test -e output/done && test ! -e /etc/x && test $(stat -c %u src) = 10001']}\n".to_owned()),
     ];
+    let place = on.home.path("image");
+    fs::create_dir(&place).expect("made");
+    fs::write(place.join("Dockerfile"), "FROM base:1\nRUN mkdir -p /workspace/kept && echo kept > /workspace/kept/file\n")
+        .expect("written");
+    on.ok(&["image", "build", "-q", "-t", "full:1", &place.display().to_string()]);
+    on.ok(&["image", "load", "--engine", "docker", "full:1"]);
     let mut different = Vec::new();
     for (name, agent, rest) in cases {
         let (directory, to) = (task(&on.home, name, rest), on.home.path(&format!("rendered-{name}")));

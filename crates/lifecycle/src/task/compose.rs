@@ -236,18 +236,18 @@ impl Rendering<'_> {
         let root = self.start(mode).image.user(Some("0"))?;
         let mut script = scripts::Holder::new(mode, (owner.uid, owner.gid));
         let base = |path: &std::path::Path| plan.base.join(path).display().to_string();
-        let mut volumes = vec![Volume::named(names.holder, WORKSPACE)];
+        let mut volumes = vec![Volume::named(names.holder, scripts::HELD)];
         let mut environment = BTreeMap::new();
         if mode == Mode::Execution {
             volumes.extend([Volume::named("synth", SYNTH), Volume::named("agent-logs", "/logs/agent")]);
             if let Some(src) = &plan.task.workspace.src {
                 volumes.push(Volume::host(&base(src), "/in/src"));
-                script.copy("/in/src", "/workspace/src", (owner.uid, owner.gid));
+                script.copy("/in/src", "/held/src", (owner.uid, owner.gid));
             }
             let solution = plan.base.join("solution");
             if plan.agent == super::Agent::Oracle && solution.is_dir() {
                 volumes.push(Volume::host(&solution.display().to_string(), "/in/solution"));
-                script.copy("/in/solution", "/workspace/solution", (owner.uid, owner.gid));
+                script.copy("/in/solution", "/held/solution", (owner.uid, owner.gid));
             }
             for (name, contents) in workspace::description(&plan.task, &plan.id.to_string()) {
                 let variable = name.to_uppercase().replace('.', "_");
@@ -258,7 +258,7 @@ impl Rendering<'_> {
             volumes.extend([Volume::named("workspace", "/agent").read_only(), Volume::named("verifier-logs", "/logs/verifier")]);
             if let Some(tests) = &plan.task.workspace.tests {
                 volumes.push(Volume::host(&base(tests), "/in/tests"));
-                script.copy("/in/tests", "/workspace/tests", (0, 0));
+                script.copy("/in/tests", "/held/tests", (0, 0));
             }
             script.take_over();
         }

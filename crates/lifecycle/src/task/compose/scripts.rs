@@ -2,6 +2,7 @@
 
 use super::super::step::Mode;
 use super::file::escape;
+use crate::task::workspace::WORKSPACE;
 use cofferdam_model::task::{Ready, Verify};
 use std::fmt::Write;
 
@@ -12,11 +13,11 @@ pub const HEAD: &str = "\
 GATE
 #   docker compose up -d                          in this file's directory; returns when the agent has ended
 #   docker compose logs -f verifier               the last line is the reward; the exit status is 0 for reward 1
-#   docker compose cp result:/workspace/output .  what the agent left
+#   docker compose cp result:/held/output .       what the agent left
 #   docker compose down -v                        takes everything away
 # The image needs sh, cp, chown, timeout, date, cat, head and grep. Other than `cofferdam task run`: each container has the task's limits for itself, the
-# base is not judged first, users that the image does not know have no name, nothing is recorded, and what the image has in /workspace, /tmp, /var/tmp, /run
-# or the user's home directory is not seen.";
+# base is not judged first, users that the image does not know have no name, nothing is recorded, and what the image has in /tmp, /var/tmp, /run or the
+# user's home directory is not seen.";
 
 /// Further down, for a task with a network.
 pub const HEAD_OF_GATE: &str = "\
@@ -29,6 +30,9 @@ pub fn shell(script: &str) -> Vec<String> {
     vec!["/bin/sh".into(), "-c".into(), escape(script)]
 }
 
+/// Where a holder has the workspace: at its own place there is what the image has.
+pub const HELD: &str = "/held";
+
 /// The script of a holder.
 pub struct Holder {
     text: String,
@@ -37,9 +41,9 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// For a workspace of this owner.
+    /// For a workspace of this owner, which begins as the image has it.
     pub fn new(mode: Mode, owner: (u32, u32)) -> Self {
-        Self { text: "set -eu\numask 022\n".into(), mode, owner }
+        Self { text: format!("set -eu\numask 022\n[ ! -d {WORKSPACE} ] || cp -a {WORKSPACE}/. {HELD}/\n"), mode, owner }
     }
 
     fn line(&mut self, line: &str) {
@@ -63,18 +67,18 @@ impl Holder {
         self.line("for name in /agent/* /agent/.[!.]* /agent/..?*; do");
         self.line("  case ${name#/agent/} in .synth|solution|tests) continue ;; esac");
         self.line("  [ -e \"$name\" ] || [ -L \"$name\" ] || continue");
-        self.line("  cp -a \"$name\" /workspace/ || { echo 'reward 0: what the agent left does not fit'; exit 1; }");
-        self.line(&format!("  chown -hR {uid}:{gid} \"/workspace/${{name#/agent/}}\"\ndone"));
+        self.line("  cp -a \"$name\" /held/ || { echo 'reward 0: what the agent left does not fit'; exit 1; }");
+        self.line(&format!("  chown -hR {uid}:{gid} \"/held/${{name#/agent/}}\"\ndone"));
     }
 
     /// The whole script: at its end it says that all is there, and waits.
     pub fn finish(mut self) -> String {
         let (uid, gid) = self.owner;
         if self.mode == Mode::Execution {
-            self.line("mkdir -p /workspace/src /workspace/output");
-            self.line(&format!("chown {uid}:{gid} /workspace /workspace/src /workspace/output /logs/agent"));
+            self.line("mkdir -p /held/src /held/output");
+            self.line(&format!("chown {uid}:{gid} /held /held/src /held/output /logs/agent"));
         } else {
-            self.line(&format!("chown {uid}:{gid} /workspace"));
+            self.line(&format!("chown {uid}:{gid} /held"));
         }
         self.line("touch /run/ready\nexec sleep 2147483647");
         self.text
