@@ -1,6 +1,7 @@
 //! What a sandbox changed on a Docker daemon: told, kept and judged as on the native engine.
 
 use crate::docker::On;
+use cofferdam_tests::docker::Docker;
 use cofferdam_tests::eventually;
 use serde_json::Value;
 use std::fs;
@@ -14,7 +15,15 @@ const CHANGE: &str = "echo a > /workspace/new; rm -f /workspace/gone; mkdir -p /
 
 #[test]
 fn what_a_sandbox_changed_is_told_as_on_native() {
-    let on = On::new();
+    is_told_as_on_native(&On::new());
+}
+
+#[test]
+fn what_a_sandbox_changed_is_told_where_users_are_remapped() {
+    is_told_as_on_native(&On::with(Docker::start_remapped()));
+}
+
+fn is_told_as_on_native(on: &On) {
     let place = on.home.path("image");
     fs::create_dir(&place).expect("made");
     let text = "FROM base:1\nRUN mkdir -p /workspace/old /home/agent && touch /workspace/old/x /workspace/gone /workspace/mode /tmp/kept /etc/there \
@@ -55,10 +64,35 @@ fn what_a_sandbox_changed_is_told_as_on_native() {
     assert_eq!(on.containers(), "", "nothing is left");
 }
 
+/// Of many layers the kernel's list of mounts does not say where they are.
+#[test]
+fn what_was_changed_of_an_image_of_a_hundred_layers_is_told() {
+    let on = On::new();
+    let place = on.home.path("image");
+    fs::create_dir(&place).expect("made");
+    fs::write(place.join("there"), "there\n").expect("written");
+    let steps: Vec<String> = (0..100).map(|number| format!("COPY there /many/{number}")).collect();
+    fs::write(place.join("Dockerfile"), format!("FROM base:1\n{}\n", steps.join("\n"))).expect("written");
+    on.ok(&["image", "build", "-q", "-t", "many:1", &place.display().to_string()]);
+    let script = "rm /many/7; echo new > /many/100; echo done; sleep 1000";
+    on.ok(&["run", "-d", "--engine", "docker", "-u", "root", "--name", "many", "--image", "many:1", "--", "sh", "-c", script]);
+    eventually("it has changed what it changes", || on.ok(&["logs", "many"]).contains("done"));
+    assert_eq!(on.ok(&["diff", "many"]), "C /many\nA /many/100\nD /many/7\n");
+    on.ok(&["rm", "-f", "many"]);
+}
+
 /// As on the native engine: what can be written to is above what the image has, not in its place.
 #[test]
 fn what_an_image_has_where_it_can_be_written_is_there() {
-    let on = On::new();
+    is_there(&On::new());
+}
+
+#[test]
+fn what_an_image_has_is_there_where_users_are_remapped() {
+    is_there(&On::with(Docker::start_remapped()));
+}
+
+fn is_there(on: &On) {
     let place = on.home.path("image");
     fs::create_dir(&place).expect("made");
     let text = "FROM base:1\nRUN mkdir -p /workspace/sub /home/agent/bin /data && echo one > /workspace/file && echo two > /workspace/sub/gone \
@@ -108,7 +142,15 @@ fn what_an_image_has_where_it_can_be_written_is_there() {
 /// Nearly every published directory is verified in mode shared: from all that the agent changed.
 #[test]
 fn harbors_directories_earn_what_they_earn_on_native() {
-    let on = On::new();
+    harbors_earn(&On::new());
+}
+
+#[test]
+fn harbors_directories_earn_it_where_users_are_remapped() {
+    harbors_earn(&On::with(Docker::start_remapped()));
+}
+
+fn harbors_earn(on: &On) {
     on.ok(&["image", "tag", "base:1", "debian:bookworm-slim"]);
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/harbor");
     let mut count = 0;

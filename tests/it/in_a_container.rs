@@ -41,6 +41,12 @@ fn paths_are_those_of_the_daemon() {
     fs::create_dir(shown.join("below")).expect("made");
     let ran = contained(&on, &mounts, &format!("{run} -v /shown/below:/out:rw -u root -- sh -c 'echo back > /out/file'"));
     assert_eq!((ran.code, fs::read_to_string(shown.join("below/file")).expect("written").as_str()), (0, "back\n"), "{ran:?}");
+    // What a sandbox wrote is where the daemon has it.
+    on.ok(&["image", "tag", "base:1", "debian:bookworm-slim"]);
+    let example = format!("{}/../examples/harbor/log-summary", env!("CARGO_MANIFEST_DIR"));
+    assert!(std::process::Command::new("cp").arg("-r").arg(example).arg(&shown).status().expect("cp").success());
+    let ran = contained(&on, &mounts, "--data-dir /elsewhere task run --engine docker --agent oracle -o json /shown/log-summary");
+    assert!(ran.out.contains("\"reward\": 1.0"), "{ran:?}");
     // What the daemon does not see is no empty directory there.
     let refused = contained(&on, &format!("{mounts} --tmpfs /own"), &format!("{run} -v /own:/in -- true"));
     assert!(refused.code == 125 && refused.err.contains("where the daemon does not see it"), "{refused:?}");

@@ -4,10 +4,11 @@ use crate::address::Address;
 use crate::world::World;
 use crate::written;
 use bollard::errors::Error;
+use bollard::query_parameters::InspectContainerOptions;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use cofferdam_engine::EngineError;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Docker 20.10.
@@ -74,6 +75,12 @@ impl Daemon {
     pub fn failed(&self, operation: &str, error: Error) -> EngineError {
         let gone = matches!(error, Error::HyperLegacyError { ref err } if err.is_connect());
         if gone { self.address.unreachable(&error) } else { failed(operation, error) }
+    }
+
+    /// Where it says that what a container writes to its root is.
+    pub async fn upper_of(&self, id: &str) -> Option<PathBuf> {
+        let found = self.client.inspect_container(id, None::<InspectContainerOptions>).await.ok()?;
+        found.graph_driver?.data.get("UpperDir").map(PathBuf::from)
     }
 
     /// Whether it is there at all.

@@ -30,7 +30,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -187,7 +187,8 @@ impl DockerEngine {
             let within = tokio::time::timeout(CONNECTS_WITHIN, accept(listener, id)).await;
             let accepted = within.unwrap_or_else(|_| Err(io::Error::other("its pid 1 does not connect")));
             let (control, pid) = accepted.map_err(|error| EngineError::host("start the container", error))?;
-            self.take_over(spec, id, (pid, control), &starting, beside, events)
+            let upper = if written::is_to_be_asked(spec) { self.daemon.upper_of(id).await } else { None };
+            self.take_over(spec, id, (pid, control, upper), &starting, beside, events)
         };
         let sandbox = tokio::select! {
             biased;
@@ -207,7 +208,7 @@ impl DockerEngine {
         &self,
         spec: &SandboxSpec,
         id: &str,
-        (pid, control): (u32, OwnedFd),
+        (pid, control, upper): (u32, OwnedFd, Option<PathBuf>),
         starting: &Arc<Starting>,
         beside: Option<Sidecar>,
         events: UnboundedSender<EngineEvent>,
@@ -230,7 +231,7 @@ impl DockerEngine {
         wiring::hand_to_gate(spec, &mut wire, gate)?;
         let first = first_id(pid);
         let ids = Ids::range(first, u32::MAX - first);
-        let written = written::root_of(pid, &self.daemon.world);
+        let written = written::root_of(pid, upper);
         let Mounts { root, sides } = refit(pid, &ids, spec)?;
         files::are_as_checked(&root, spec)?;
         files::as_its_root(&ids, || {

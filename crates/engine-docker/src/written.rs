@@ -1,7 +1,6 @@
 //! What a sandbox has written: in the upper directory that the daemon gave its root, and in the places above that (`places`).
 
 use crate::container::OWN;
-use crate::world::World;
 use cofferdam_engine::{EngineError, SandboxSpec};
 use cofferdam_engine_host::upperside::{Side, Upperside};
 use cofferdam_sys::ids::Ids;
@@ -23,18 +22,24 @@ pub fn is_whole() -> bool {
     !NOTES.iter().any(|name| is_on(name))
 }
 
-/// The upper directory of a container's root, if it has one that this process can see.
-pub fn root_of(pid: u32, world: &World) -> Option<OwnedFd> {
+/// The upper directory of a container's root, if it has one that this process can see. `told`: what the daemon says of that, if it was asked.
+pub fn root_of(pid: u32, told: Option<PathBuf>) -> Option<OwnedFd> {
+    let read = |name: &str| read_to_string(format!("/proc/{pid}/{name}")).ok();
     if !is_whole() {
         return None;
     }
-    let path = upper_directory(&read_to_string(format!("/proc/{pid}/mountinfo")).ok()?)?;
-    let path = match world {
-        World::Shared => path,
-        // Who runs in a container that may start others sees the host's processes.
-        World::Container(_) => Path::new("/proc/1/root").join(path.strip_prefix("/").ok()?),
-    };
+    // Of many layers a daemon says where they are from its own directory, and the kernel says the same.
+    let path = told.or_else(|| upper_directory(&read("mountinfo")?)).filter(|path| path.is_absolute())?;
+    // It is a path of the daemon's, whose child holds the container: this process may be in another container, or have other mounts.
+    let parent = read("status")?.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<u32>().ok())?;
+    let path = Path::new("/proc").join(parent.to_string()).join("root").join(path.strip_prefix("/").ok()?);
     open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+/// Whether a daemon may tell its layers from a directory of its own, since there are so many that their whole names are too long.
+pub fn is_to_be_asked(spec: &SandboxSpec) -> bool {
+    const SURELY_FEW: usize = 20;
+    spec.image.layers().len() > SURELY_FEW
 }
 
 /// Where the topmost overlay at `/` has what is written, in the text of `mountinfo`.
