@@ -7,14 +7,16 @@
 
 use crate::event::append;
 use crate::sandbox::{get, insert, update};
+use crate::store::BUSY_TIMEOUT;
 use crate::{Durability, Store, StoreError};
 use cofferdam_model::{NewEvent, SandboxRecord};
 use rusqlite::{ErrorCode, Transaction};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// With so many bytes it is merged by who appends: some hundred runs.
 const MOST_BYTES: u64 = 256 << 10;
@@ -55,7 +57,7 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (options().create(true).open(&self.path)?, true),
             opened => (opened?, false),
         };
-        file.lock_shared()?;
+        patiently(|| file.try_lock_shared())?;
         file.write_all(line)?;
         let long = file.stream_position()? > MOST_BYTES;
         file.unlock()?;
@@ -70,6 +72,22 @@ impl Journal {
 
     fn is_empty(&self) -> bool {
         std::fs::metadata(&self.path).map_or(true, |metadata| metadata.len() == 0)
+    }
+}
+
+/// Who has the lock has it for some milliseconds, unless he was stopped meanwhile.
+fn patiently(mut lock: impl FnMut() -> Result<(), TryLockError>) -> io::Result<()> {
+    const NAP: Duration = Duration::from_millis(1);
+    let begun = Instant::now();
+    loop {
+        match lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < BUSY_TIMEOUT => std::thread::sleep(NAP),
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "another cofferdam has held it for 10 s: is it stopped?"));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
     }
 }
 
@@ -93,7 +111,7 @@ impl Store {
         };
         self.write(Durability::Full, |transaction| {
             // Whoever appends now waits until the file is empty again.
-            file.lock().map_err(failed)?;
+            patiently(|| file.try_lock()).map_err(failed)?;
             let mut text = Vec::new();
             file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut text)).map_err(failed)?;
             for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {

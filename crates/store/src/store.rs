@@ -9,7 +9,8 @@ use std::time::Duration;
 /// The log is merged early: a process that finds nobody else with the database reads all of the log, and commands come
 /// one at a time. A command writes some dozen pages.
 const CONNECTION: &str = "PRAGMA wal_autocheckpoint=100";
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long anything of the records is waited for.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How safe a commit is when it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -135,6 +135,21 @@ fn nothing_is_lost_between_those_who_append_and_those_who_merge() {
     assert_eq!(kinds(&mut store(&directory)).len(), 2 * 4 * usize::from(EACH));
 }
 
+/// Nobody waits for good for one that was stopped while it held the file.
+#[test]
+fn a_journal_that_is_held_is_an_error_by_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let journal = Journal::of(&database(&directory));
+    journal.append(&made(1), Durability::Normal).expect("appended");
+    let held = std::fs::File::open(directory.path().join("cofferdam.jsonl")).expect("there");
+    held.lock().expect("free");
+    let refused = journal.append(&made(2), Durability::Normal).expect_err("held").to_string();
+    assert!(refused.contains("cofferdam.jsonl: another cofferdam has held it"), "{refused}");
+    drop(held);
+    journal.append(&made(2), Durability::Normal).expect("appended");
+    assert_eq!(store(&directory).sandbox_list().expect("listed").len(), 2);
+}
+
 #[test]
 fn it_says_when_it_is_long() {
     let directory = tempfile::tempdir().expect("a directory");
