@@ -95,9 +95,9 @@ fn what_an_image_has_is_there_where_users_are_remapped() {
 fn is_there(on: &On) {
     let place = on.home.path("image");
     fs::create_dir(&place).expect("made");
-    let text = "FROM base:1\nRUN mkdir -p /workspace/sub /home/agent/bin /data && echo one > /workspace/file && echo two > /workspace/sub/gone \
-                && echo three > /tmp/file && echo four > /home/agent/bin/file && echo five > /data/file && chmod 750 /data && chown web /data/file \
-                && ln -s /workspace/file /workspace/link && chmod 777 /workspace/sub /home/agent && chmod 666 /workspace/file\nVOLUME /data\n";
+    let text = "FROM base:1\nRUN mkdir -p /workspace/sub /home/agent/bin /data /empty && echo one > /workspace/file && echo two > /workspace/sub/gone \
+                && echo three > /tmp/file && echo four > /home/agent/bin/file && echo five > /data/file && chmod 750 /data && chown web /data/file /empty && chmod 770 /empty \
+                && ln -s /workspace/file /workspace/link && chmod 777 /workspace/sub && chmod 666 /workspace/file\nVOLUME /data /empty\n";
     fs::write(place.join("Dockerfile"), text).expect("written");
     on.ok(&["image", "build", "-q", "-t", "full:1", &place.display().to_string()]);
     let shared = on.home.path("shared");
@@ -108,7 +108,7 @@ fn is_there(on: &On) {
                   cat /workspace/mounted/in /workspace/sub/in
                   rm /workspace/sub/gone && echo more >> /workspace/file && touch /tmp/new /home/agent/new && cat /workspace/file
                   ls -A /workspace /workspace/sub /home/agent /tmp | grep -v '^.cache'
-                  stat -c '%n %U %a' /workspace /workspace/file /tmp /data";
+                  stat -c '%n %U %a' /workspace /workspace/file /tmp /data /home/agent /empty";
     let mounts = ["-v", &format!("{directory}:/workspace/mounted"), "-v", &format!("{file}:/workspace/sub/in")];
     for user in ["agent", "root"] {
         let words = [&["run", "-u", user, "--image", "full:1"], &mounts[..], &["--", "sh", "-c", script]].concat();

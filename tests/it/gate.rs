@@ -242,7 +242,9 @@ pub fn a_killed_supervisors_decisions_are_swept_into_the_record() {
     let found = std::process::Command::new("pgrep").args(["-f", "early.test; sleep 1.2"]).output().expect("pgrep runs");
     for pid in String::from_utf8_lossy(&found.stdout).split_whitespace() {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if name.trim() == "cofferdam" {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let is_ours = String::from_utf8_lossy(&environment).contains(&place.home.data().display().to_string());
+        if name.trim() == "cofferdam" && is_ours {
             let _ = std::process::Command::new("kill").args(["-9", pid]).status();
         }
     }

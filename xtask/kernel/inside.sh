@@ -51,11 +51,23 @@ it "root: a disk beyond half the memory" 0 "" cofferdam run --memory 128MiB --di
 systemctl stop docker docker.socket 2> /dev/null
 dockerd --iptables=false > /mnt/try/dockerd 2>&1 &
 for _ in $(seq 100); do docker version > /dev/null 2>&1 && break; sleep 1; done
-mkdir -p /tmp/base/bin /tmp/base/etc /tmp/base/tmp
+mkdir -p /tmp/base/bin /tmp/base/etc /tmp/base/tmp /tmp/base/workspace
+echo kept > /tmp/base/workspace/kept
 cp "$(command -v busybox)" /tmp/base/bin/busybox
 for name in sh sleep cat dd ls id; do ln -s busybox "/tmp/base/bin/$name"; done
 cofferdam image import /tmp/base base:1
 docker="cofferdam run --engine docker --image base:1"
+
+# What the image has where it can be written, and what is written there.
+changes() {
+    it "$1: what the image has" 0 kept $docker -- cat /workspace/kept
+    it "$1: one that writes" 0 "" $docker -d -u root --name written -- sh -c 'rm /workspace/kept; echo x > /etc/new; sleep 1000'
+    sleep 5
+    it "$1: what it changed" 0 "D /workspace/kept" cofferdam diff written
+    it "$1: what it changed of the root" 0 "A /etc/new" cofferdam diff written
+    it "$1: rm of one that writes" 0 written cofferdam rm -f written
+}
+
 it "docker: a command runs" 3 hello $docker -- sh -c 'echo hello; exit 3'
 for _ in 1 2 3; do
     it "docker: memory is limited" 137 "out of memory" $docker --memory 64MiB -- dd if=/dev/zero of=/dev/null bs=500M count=1
@@ -65,6 +77,7 @@ it "docker: a volume is the same" 0 kept $docker -v kept:/data -- cat /data/x
 it "docker: a detached one starts" 0 "" $docker -d --name bg -- sleep 1000
 it "docker: exec" 5 inside cofferdam exec bg sh -c 'echo inside; exit 5'
 it "docker: rm" 0 bg cofferdam rm -f bg
+changes docker
 # A gate beside each: splitting a network and writing to a proc file system that is mounted nowhere has to pass the daemon's filter and AppArmor.
 echo 'docker: {gate: sidecar}' > /tmp/beside.yaml
 beside="env COFFERDAM_CONFIG_PATH=/tmp/beside.yaml $docker --allow site.test"
@@ -81,6 +94,7 @@ for _ in $(seq 100); do grep -q 'API listen' /mnt/try/dockerd-of-containerd && b
 if grep -q containerd-snapshotter=true /mnt/try/dockerd-of-containerd; then
     it "docker, containerd's store: a command runs" 3 hello $docker -- sh -c 'echo hello; exit 3'
     it "docker, containerd's store: an image is there already" 0 already cofferdam image load --engine docker base:1
+    changes "docker, containerd's store"
     it "docker, containerd's store: nothing gets out" 0 "0 open" cofferdam escape-test --only-contained --engine docker --image base:1
 else
     echo "not tried: no daemon answers that has containerd's store"

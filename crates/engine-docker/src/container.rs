@@ -221,7 +221,7 @@ pub fn places(spec: &SandboxSpec) -> BTreeMap<String, Place> {
         places.insert("/var/tmp".into(), Place { mode: 0o1777, owner: (0, 0), insisted: false });
         places.insert("/run".into(), Place { mode: 0o755, owner: (0, 0), insisted: false });
         if spec.user.home != "/" {
-            places.insert(spec.user.home.clone(), Place { mode: 0o755, owner: user, insisted: false });
+            places.insert(spec.user.home.clone(), Place { mode: 0o755, owner: user, insisted: true });
         }
         // What is to be put in goes where it can be put.
         for directory in spec.directories.iter().filter(|directory| directory.path != Path::new("/workspace")) {

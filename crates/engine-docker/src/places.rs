@@ -33,6 +33,8 @@ pub struct Place {
     files: u64,
     /// What else is mounted below it.
     below: Vec<PathBuf>,
+    /// Whether the image has a directory there, and not only the container one to mount it on.
+    of_image: bool,
 }
 
 /// The places of a sandbox, those above others first.
@@ -46,6 +48,7 @@ pub fn of(ids: &Ids, spec: &SandboxSpec) -> Vec<Place> {
     };
     let place = |(path, place): (String, container::Place)| Place {
         below: topmost_below(Path::new(&path), &targets),
+        of_image: spec.image.has_directory(Path::new(&path)),
         path: PathBuf::from(path),
         insisted: place.insisted,
         mode: Mode::from_raw_mode(place.mode),
@@ -114,7 +117,7 @@ pub fn look(places: Vec<Place>) -> Result<Found> {
             let lower = clone_tree(image.as_fd(), "", false)?;
             found.covered.push(Covered { lower, memory: alone, given, place });
         } else {
-            if place.insisted {
+            if place.insisted || place.of_image {
                 place.restore(&memory, given.as_ref())?;
             }
             found.plain.push((place.path, alone));
