@@ -158,6 +158,10 @@ fn containers_are_made_as_the_model_says() {
         "CapEff: 0000000000000000 CapBnd: 0000000000000000 NoNewPrivs: 1 Seccomp: 2 Seccomp_filters: 2"
     );
     on.ok(&["rm", "-f", "seen"]);
+    on.ok(&["run", "--engine", "docker", "--image", "base:1", "-u", "root", "-d", "--name", "seen", "--", "sleep", "100"]);
+    assert_eq!(on.docker.ok("docker inspect -f {{.HostConfig.ReadonlyRootfs}} $(docker ps -q)").trim(), "true", "root's, too");
+    assert_eq!(on.ok(&["exec", "-u", "root", "seen", "sh", "-c", "echo x > /etc/written && cat /etc/written"]), "x\n");
+    on.ok(&["rm", "-f", "seen"]);
 }
 
 /// A runtime of the daemon's is used if it has it and if it can be; one under which pid 1 does not come up is an error at once.
@@ -321,14 +325,18 @@ fn a_named_volume_is_the_same_on_both_engines() {
     on.ok(&["rm", "-f", "live"]);
     let full = on.sandbox(&["-v", "both:/data", "--", "sh", "-c", "dd if=/dev/zero of=/data/big bs=1024k count=64; rm /data/big"]);
     assert!(full.err.contains("No space left"), "{full:?}");
-    let below = on.sandbox(&["-v", "both:/data", "-v", &format!("{}:/data/x", on.home.path("root").display()), "--", "true"]);
-    assert!(below.code == 125 && below.err.contains("below the named volume"), "{below:?}");
+    // A tree below the volume, and one where the volume has a file.
+    let tree = |target: &str| format!("{}:{target}", on.home.path("root").display());
+    let below = on.sandbox(&["-v", &tree("/data/in/it"), "-v", "both:/data", "--", "cat", "/data/x", "/data/in/it/app/file"]);
+    assert_eq!(below.out, "docker\nfrom the base\n", "{below:?}");
+    let below = on.sandbox(&["-v", "both:/data", "-v", &tree("/data/x"), "--", "true"]);
+    assert!(below.code == 125 && below.err.contains("mount at /data/x: Not a directory"), "{below:?}");
     on.ok(&["volume", "rm", "both"]);
     assert_eq!(on.containers(), "");
 }
 
 #[test]
-fn places_in_memory_are_what_they_are_without_a_daemon() {
+fn directories_are_what_they_are_without_a_daemon() {
     let on = On::new();
     for (path, mode) in [("tmp", 0o700), ("workspace", 0o500), ("var/tmp", 0o777)] {
         let path = on.home.path("root").join(path);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
-/// Each kind of change, in the root and at places that are in memory there; what the image has at some of them.
+/// Each kind of change, at places that everybody writes to and at others; what the image has at some of them.
 const CHANGE: &str = "echo a > /workspace/new; rm -f /workspace/gone; mkdir -p /workspace/full; echo b > /workspace/full/b; rm -rf /workspace/old; \
      mkdir /workspace/old; echo c >> /tmp/kept; ln -s /workspace/new /home/agent/link; ln /workspace/new /workspace/same; \
      chmod 600 /workspace/mode; rm -f /etc/there; mkdir -p /opt/made && echo e > /opt/made/e; touch /workspace/mounted/x; \
@@ -64,7 +64,7 @@ fn is_told_as_on_native(on: &On) {
     assert_eq!(on.containers(), "", "nothing is left");
 }
 
-/// Of many layers the kernel's list of mounts does not say where they are.
+/// More than a page of options of a mount names.
 #[test]
 fn what_was_changed_of_an_image_of_a_hundred_layers_is_told() {
     let on = On::new();
@@ -132,7 +132,7 @@ fn is_there(on: &On) {
         "cat /data/file; stat -c %U /data/file",
     ]);
     assert_eq!(as_web.out, "five\nweb\n", "{as_web:?}");
-    // A place is still bounded.
+    // What is written is bounded.
     let full = "dd if=/dev/zero of=/workspace/f bs=1M count=100 2>&1 | grep -o 'No space left'";
     let bounded = on.run(&["run", "--engine", "docker", "--image", "full:1", "--disk", "16MiB", "--", "sh", "-c", full]);
     assert_eq!(bounded.out, "No space left\n", "{bounded:?}");

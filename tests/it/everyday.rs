@@ -99,3 +99,45 @@ pub fn they_behave_as_on_the_host() {
     }
     assert!(different.is_empty(), "{} of {} differ:\n{}", different.len(), COMMANDS.len(), different.join("\n"));
 }
+
+/// Hardened hosts give users a mask that keeps everybody else out; what a sandbox is made of is read by another user.
+#[test]
+pub fn nobodys_umask_counts_inside() {
+    let home = Home::new();
+    let script =
+        "umask; stat -c '%n %a' / /etc /workspace /tmp /sys /sys/devices /dev /dev/shm /volume; touch x /tmp/x; stat -c '%n %a' x /tmp/x";
+    home.ok(&["volume", "create", "usual"]);
+    let usual = home.ok(&["run", "-q", "-v", "usual:/volume", "--", "sh", "-c", script]);
+    assert_eq!(masked(&home, &["volume", "create", "masked"]).code, 0);
+    let ran = masked(&home, &["run", "-q", "-v", "masked:/volume", "--", "sh", "-c", script]);
+    assert_eq!((ran.code, ran.out), (0, usual), "{}", ran.err);
+}
+
+#[test]
+fn nobodys_umask_counts_in_an_image() {
+    let home = Home::new();
+    home.ok(&["run", "--", "true"]);
+    let base = std::fs::read_dir(home.data().join("images/host")).expect("there").next().expect("one").expect("read").path();
+    let place = home.path("image");
+    std::fs::create_dir_all(place.join("below")).expect("made");
+    std::fs::write(place.join("below/file"), "read\n").expect("written");
+    std::fs::write(place.join("Dockerfile"), "FROM base:1\nCOPY below /opt/below\nWORKDIR /made/here\n").expect("written");
+    for words in [
+        &["image", "import", &base.display().to_string(), "base:1"][..],
+        &["image", "build", "-q", "-t", "app:1", &place.display().to_string()],
+    ] {
+        let made = masked(&home, words);
+        assert_eq!(made.code, 0, "{made:?}");
+    }
+    let parts = ["bin", "lib", "lib64"].map(|part| format!("/usr/{part}:/usr/{part}:ro"));
+    let words = ["run", "-q", "--image", "app:1", "-v", &parts[0], "-v", &parts[1], "-v", &parts[2], "--", "sh", "-c"];
+    assert_eq!(home.ok(&[&words[..], &["cat /opt/below/file; pwd; stat -c %a . /made"]].concat()), "read\n/made/here\n755\n755\n");
+}
+
+fn masked(home: &Home, words: &[&str]) -> cofferdam_tests::Ended {
+    let command = home.command(words);
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    cofferdam_tests::ended(shell.stdin(std::process::Stdio::null()))
+}

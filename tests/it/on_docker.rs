@@ -13,6 +13,9 @@ again! {
         tools_that_look_for_a_way_out_find_none;
     detached: a_life, wait_gives_the_exit_status, names_are_unique_until_they_are_removed, start_errors_reach_the_caller,
         attach_shows_output_and_the_exit_status, a_log_flood_is_bounded_and_marked, prune_removes_what_has_ended, a_published_port_leads_inside;
+    everyday: they_behave_as_on_the_host, nobodys_umask_counts_inside;
+    repository: a_branch_a_patch_and_the_tree, what_is_written_inside_does_nothing_outside, links_of_the_tree_are_not_followed,
+        a_running_sandbox_a_branch_at_the_end_and_errors;
     foreground: out_of_memory_is_told, streams_pass_through, a_closed_reader_ends_the_writer,
         the_first_interrupt_stops_and_the_second_kills, blocked_connections_are_explained;
     owners: commands_of_one_owner_share_a_sandbox_and_others_do_not, the_first_ones_come_at_once, time_limits_and_failures_are_of_one_command;

@@ -29,7 +29,7 @@ again! {
         artifacts_are_collected, a_disk_limit_on_a_loop_device_is_cleaned_up;
     streams: a_flood_waits_for_its_slow_reader, a_flood_of_input_waits_for_a_slow_workload, a_reader_that_goes_away_ends_the_workload,
         odd_bytes_come_through_unchanged;
-    everyday: they_behave_as_on_the_host;
+    everyday: they_behave_as_on_the_host, nobodys_umask_counts_inside;
     terminal: top_shows_attaches_and_stops, a_shell_with_the_right_size_and_sane_modes_afterwards, attach_and_detach;
     image_build: here_documents_are_commands_scripts_and_files, the_cache_notices_what_matters_and_nothing_else,
         secrets_are_there_and_stay_nowhere, mistakes_are_told_with_their_line;

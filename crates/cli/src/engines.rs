@@ -92,7 +92,7 @@ impl Context {
     /// The daemon at this address, as an engine.
     pub fn docker(&self, address: Address) -> Result<DockerEngine, Failure> {
         let (content, cache) = (Content::of(self.data.path()), self.data.path().join("docker.json"));
-        Ok(self.runtime.block_on(DockerEngine::connect(address, self.data.install(), Some(&cache)))?.with_store(content))
+        Ok(self.runtime.block_on(DockerEngine::connect(address, self.data.install(), content, Some(&cache)))?)
     }
 
     /// As the operator wants it.

@@ -1,20 +1,22 @@
 //! What the daemon is asked for: a pure function of the sandbox's description.
 
 use crate::daemon::Daemon;
-use crate::refit::PLACEHOLDER_INODES;
 use crate::world::World;
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountBindOptions, MountType, ResourcesUlimits,
 };
 use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
+use cofferdam_engine_host::masks;
 use cofferdam_policy::{capability, seccomp};
 use cofferdam_sys::process;
 use cofferdam_trust::Origin;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// Where our own files stand in a container.
 pub const OWN: &str = "/run/cofferdam";
+/// There, and in the directory on the host: a place for each tree of the host.
+pub const TREES: &str = "trees";
 /// The program of pid 1, for the daemon's own look whether a process can be started; whether pid 1 lives is seen by its supervisor at once.
 pub const HEALTH: &str = "/sys/cofferdam";
 const HEALTH_EVERY_NANOS: i64 = 1_800_000_000_000;
@@ -26,50 +28,8 @@ pub const SANDBOX: &str = "cofferdam.sandbox";
 const MEMLOCK_BYTES: u64 = 8 << 20;
 const PENDING_SIGNALS: u64 = 16_384;
 const MESSAGE_QUEUE_BYTES: u64 = 819_200;
-const BYTES_OF_A_FILE: u64 = 4096;
-/// Hidden: what the native engine hides. `/sys` and `/dev` are replaced.
-const MASKED: &[&str] = &[
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/bus",
-    "/proc/cmdline",
-    "/proc/config.gz",
-    "/proc/driver",
-    "/proc/fs",
-    "/proc/interrupts",
-    "/proc/irq",
-    "/proc/kallsyms",
-    "/proc/kcore",
-    "/proc/key-users",
-    "/proc/keys",
-    "/proc/kmsg",
-    "/proc/kpagecgroup",
-    "/proc/kpagecount",
-    "/proc/kpageflags",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/vmallocinfo",
-];
-const READ_ONLY: &[&str] = &["/proc/sys", "/proc/sysrq-trigger"];
-
-/// Whether the image's root cannot be changed: everybody but root only loses what they could not do. Where there is more than the image, it
-/// is written there first.
-pub fn is_read_only(spec: &SandboxSpec) -> bool {
-    spec.user.uid != 0 && !spec.bare && spec.image.added_layers().is_empty()
-}
-
 /// The container; `beside` is the gate's whose network it shares.
 pub fn describe(spec: &SandboxSpec, daemon: &Daemon, beside: Option<&str>) -> Result<ContainerCreateBody, EngineError> {
-    if let Some(view) = &spec.view {
-        return Err(EngineError::Unsupported {
-            what: format!("a private view of {} on the engine docker", view.source.path().display()),
-            why: "a daemon shows trees of the host as they are".into(),
-            remedy: "use --engine native, or -v with a copy".into(),
-        });
-    }
     let image = match (spec.image.origin(), spec.image.config_digest()) {
         (Origin::Store { .. }, Some(digest)) => digest.to_string(),
         _ => {
@@ -128,10 +88,8 @@ fn host_config(spec: &SandboxSpec, daemon: &Daemon) -> Result<HostConfig, Engine
     let mut security = vec!["no-new-privileges:true".to_owned()];
     security.push(if plugged(UnpluggedControl::Seccomp) { format!("seccomp={}", profile()?) } else { "seccomp=unconfined".into() });
     let masks = plugged(UnpluggedControl::Masks);
-    let paths = |paths: &[&str]| Some(if masks { paths.iter().map(|path| (*path).to_owned()).collect() } else { Vec::new() });
+    let paths = |paths: &[&[&str]]| Some(paths.concat().into_iter().filter(|_| masks).map(|path| format!("/{path}")).collect::<Vec<_>>());
     let every = !plugged(UnpluggedControl::Capabilities);
-    let read_only = is_read_only(spec);
-    let quota = spec.limits.disk.filter(|_| !read_only && daemon.facts.disk_quota);
     Ok(HostConfig {
         memory: limits.then_some(memory),
         memory_swap: limits.then_some(memory),
@@ -147,12 +105,10 @@ fn host_config(spec: &SandboxSpec, daemon: &Daemon) -> Result<HostConfig, Engine
         cap_drop: Some(if every { Vec::new() } else { vec!["ALL".into()] }),
         cap_add: Some(capability::names(if every { every_capability() } else { capability::PID_ONE }).map(str::to_owned).collect()),
         security_opt: Some(security),
-        readonly_rootfs: Some(read_only),
-        masked_paths: paths(MASKED),
-        readonly_paths: paths(READ_ONLY),
-        shm_size: Some(memory),
-        storage_opt: quota.map(|disk| HashMap::from([("size".to_owned(), disk.get().to_string())])),
-        tmpfs: Some(tmpfs(spec)),
+        readonly_rootfs: Some(true),
+        masked_paths: paths(&[masks::MASKED_FILES, masks::MASKED_DIRECTORIES]),
+        readonly_paths: paths(&[masks::READ_ONLY]),
+        tmpfs: Some(instead_of_volumes(spec)),
         mounts: Some(mounts(spec, &daemon.world)?),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".into()),
@@ -185,83 +141,26 @@ fn ulimits(spec: &SandboxSpec) -> Vec<ResourcesUlimits> {
     ]
 }
 
-/// A file system in memory, of the sandbox's size.
-pub struct Place {
-    /// Its permissions.
-    pub mode: u32,
-    /// Its user and group inside.
-    pub owner: (u32, u32),
-    /// Whether it is so whatever the image has there: the daemon gives it what a directory of the image has.
-    pub insisted: bool,
-}
-
-/// How many files each place holds.
-pub fn most_files(spec: &SandboxSpec) -> u64 {
-    (place_bytes(spec) / BYTES_OF_A_FILE).max(1024)
-}
-
-fn place_bytes(spec: &SandboxSpec) -> u64 {
-    spec.limits.disk.unwrap_or(spec.limits.memory).get()
-}
-
-/// What can be written to where the root cannot.
-pub fn places(spec: &SandboxSpec) -> BTreeMap<String, Place> {
-    let mut places = BTreeMap::new();
-    let user = (spec.user.uid, spec.user.gid);
-    places.insert("/tmp".to_owned(), Place { mode: 0o1777, owner: (0, 0), insisted: true });
-    if !spec.bare {
-        places.insert("/workspace".into(), Place { mode: 0o755, owner: user, insisted: true });
-    }
-    // The daemon would make a volume of each, on its disk and without a bound.
-    for volume in spec.image.config().volumes.keys().filter(|volume| is_plain(volume)) {
-        let place = Place { mode: 0o755, owner: user, insisted: false };
-        places.entry(volume.trim_end_matches('/').to_owned()).or_insert(place);
-    }
-    if is_read_only(spec) {
-        places.insert("/var/tmp".into(), Place { mode: 0o1777, owner: (0, 0), insisted: false });
-        places.insert("/run".into(), Place { mode: 0o755, owner: (0, 0), insisted: false });
-        if spec.user.home != "/" {
-            places.insert(spec.user.home.clone(), Place { mode: 0o755, owner: user, insisted: true });
-        }
-        // What is to be put in goes where it can be put.
-        for directory in spec.directories.iter().filter(|directory| directory.path != Path::new("/workspace")) {
-            let path = directory.path.display().to_string();
-            if !places.keys().any(|known| path.starts_with(&format!("{known}/"))) {
-                places.insert(path, Place { mode: directory.mode, owner: directory.owner, insisted: true });
-            }
-        }
-    }
-    // What the user mounts there counts.
-    places.retain(|path, _| !spec.mounts.iter().any(|mount| mount.target == Path::new(path)));
-    places
-}
-
-/// None of it a device or a program of another user; and something small where a volume will be.
-fn tmpfs(spec: &SandboxSpec) -> HashMap<String, String> {
-    let (size, files) = (place_bytes(spec), most_files(spec));
-    let options = |Place { mode, owner: (uid, gid), .. }: Place| {
-        format!("rw,nosuid,nodev,exec,size={size},nr_inodes={files},mode={mode:o},uid={uid},gid={gid}")
-    };
-    let places = places(spec).into_iter().map(|(path, place)| (path, options(place)));
-    let volumes = spec.mounts.iter().filter(|mount| mount.source.is_volume()).map(|volume| {
-        let nothing = format!("ro,nosuid,nodev,noexec,size=4k,nr_inodes={PLACEHOLDER_INODES},mode=700");
-        (volume.target.display().to_string(), nothing)
-    });
-    places.chain(volumes).collect()
-}
-
-fn is_below(path: &Path, other: &Path) -> bool {
-    path != other && path.starts_with(other)
+/// The daemon would make a volume of each that the image asks for, on its disk and without a bound. Nobody sees these: what a sandbox writes there is
+/// written where everything is.
+fn instead_of_volumes(spec: &SandboxSpec) -> HashMap<String, String> {
+    let asked = spec.image.config().volumes.keys().filter(|volume| is_plain(volume)).map(|volume| volume.trim_end_matches('/'));
+    asked.map(|volume| (volume.to_owned(), "ro,nosuid,nodev,noexec,size=4k,nr_inodes=1,mode=700".to_owned())).collect()
 }
 
 fn is_plain(path: &str) -> bool {
     path.starts_with('/') && !path.trim_matches('/').is_empty() && !path.split('/').any(|part| part == "..")
 }
 
+/// Where the daemon mounts the tree of this number, which goes where it belongs afterwards (`refit`). What the daemon mounts onto is never the image's: of
+/// that it has to follow links.
+pub fn place_of_tree(number: usize) -> String {
+    format!("{OWN}/{TREES}/{number}")
+}
+
 /// Our own files, and trees of the host. The daemon takes paths; whether they led where they led when they were checked is looked at
-/// before anything runs (`files::are_as_checked`).
+/// before anything runs (`refit`).
 fn mounts(spec: &SandboxSpec, world: &World) -> Result<Vec<Mount>, EngineError> {
-    let own = &spec.directory;
     let mount = |source: &Path, target: String, read_only: bool| -> Result<Mount, EngineError> {
         Ok(Mount {
             target: Some(target),
@@ -272,32 +171,9 @@ fn mounts(spec: &SandboxSpec, world: &World) -> Result<Vec<Mount>, EngineError> 
             ..Default::default()
         })
     };
-    let mut mounts = vec![mount(&own.join("contained"), OWN.to_owned(), true)?];
-    for name in ["hosts", "hostname", "resolv.conf", "passwd", "group"] {
-        let source = own.join("etc").join(name);
-        if source.exists() {
-            mounts.push(mount(&source, format!("/etc/{name}"), true)?);
-        }
-    }
-    for wanted in &spec.mounts {
-        let above = spec.mounts.iter().find(|other| other.source.is_volume() && is_below(&wanted.target, &other.target));
-        if let Some(volume) = above {
-            return Err(EngineError::Unsupported {
-                what: format!("{} below the named volume {}", wanted.target.display(), volume.target.display()),
-                why: "the engine docker mounts volumes last".into(),
-                remedy: "mount it elsewhere, or use --engine native".into(),
-            });
-        }
-        let target = wanted.target.to_str().filter(|target| is_plain(target));
-        let target = target.ok_or_else(|| EngineError::Invalid {
-            what: format!("path {}", wanted.target.display()),
-            why: "an absolute path inside the sandbox is wanted, without '..'".into(),
-        })?;
-        // A volume is attached later (`refit`).
-        if wanted.source.is_volume() {
-            continue;
-        }
-        mounts.push(mount(wanted.source.path(), target.to_owned(), !wanted.writable)?);
-    }
-    Ok(mounts)
+    let own = mount(&spec.directory.join("contained"), OWN.to_owned(), true);
+    // A volume is no path.
+    let trees = spec.mounts.iter().enumerate().filter(|(_, wanted)| !wanted.source.is_volume());
+    let trees = trees.map(|(number, wanted)| mount(wanted.source.path(), place_of_tree(number), !wanted.writable));
+    std::iter::once(own).chain(trees).collect()
 }

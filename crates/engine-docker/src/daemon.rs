@@ -2,13 +2,11 @@
 
 use crate::address::Address;
 use crate::world::World;
-use crate::written;
 use bollard::errors::Error;
-use bollard::query_parameters::InspectContainerOptions;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use cofferdam_engine::EngineError;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Docker 20.10.
@@ -45,10 +43,6 @@ pub struct Facts {
     pub security: Vec<String>,
     /// Its runtimes.
     pub runtimes: Vec<String>,
-    /// Whether what a container has written can be told from its image: its root is an overlay, and one that moves nothing by notes.
-    pub changes: bool,
-    /// Whether it bounds what a container writes to its root.
-    pub disk_quota: bool,
 }
 
 impl Daemon {
@@ -77,12 +71,6 @@ impl Daemon {
         if gone { self.address.unreachable(&error) } else { failed(operation, error) }
     }
 
-    /// Where it says that what a container writes to its root is.
-    pub async fn upper_of(&self, id: &str) -> Option<PathBuf> {
-        let found = self.client.inspect_container(id, None::<InspectContainerOptions>).await.ok()?;
-        found.graph_driver?.data.get("UpperDir").map(PathBuf::from)
-    }
-
     /// Whether it is there at all.
     pub async fn answers(&self) -> bool {
         self.client.ping().await.is_ok()
@@ -93,16 +81,13 @@ async fn ask(client: &Docker, address: &str) -> Result<Facts, Error> {
     let (version, info) = tokio::try_join!(client.version(), client.info())?;
     let backing = info.driver_status.unwrap_or_default();
     let is = |name: &str, value: &str| backing.iter().any(|pair| pair.len() == 2 && pair[0] == name && pair[1].starts_with(value));
-    let (on_xfs, containerd_store) = (is("Backing Filesystem", "xfs"), is("driver-type", "io.containerd.snapshotter"));
-    let storage = info.driver.unwrap_or_default();
+    let containerd_store = is("driver-type", "io.containerd.snapshotter");
     let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
     runtimes.sort_unstable();
     Ok(Facts {
         version: version.version.unwrap_or_default(),
         api: client.client_version().to_string(),
-        disk_quota: matches!(storage.as_str(), "btrfs" | "zfs" | "devicemapper") || (storage == "overlay2" && on_xfs),
-        changes: matches!(storage.as_str(), "overlay2" | "overlayfs") && written::is_whole(),
-        storage,
+        storage: info.driver.unwrap_or_default(),
         containerd_store,
         runtimes,
         security: info.security_options.unwrap_or_default(),

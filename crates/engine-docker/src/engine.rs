@@ -1,22 +1,20 @@
 //! The engine: making a container into a sandbox, and finding what is left of one.
 
 use crate::address::Address;
-use crate::carried;
 use crate::container::{self, INSTALL, SANDBOX};
 use crate::daemon::{Daemon, failed, is_missing};
 use crate::files;
-use crate::places::Mounts;
-use crate::refit::refit;
+use crate::refit::{Refitted, refit};
 use crate::sandbox::{DockerSandbox, Parts};
 use crate::sidecar::{self, Sidecar};
 use crate::starting::Starting;
-use crate::written;
 use async_trait::async_trait;
 use bollard::errors::Error;
 use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec, UnpluggedControl, Wiring};
 use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
 use cofferdam_engine_host::device::system;
+use cofferdam_engine_host::disk;
 use cofferdam_engine_host::seccomp::FILTER;
 use cofferdam_engine_host::wiring;
 use cofferdam_gate::wire::{self, Wire};
@@ -30,7 +28,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,8 +44,8 @@ pub struct DockerEngine {
     daemon: Daemon,
     install: InstallId,
     hierarchies: Hierarchies,
-    /// Where images are taken from that the daemon lacks.
-    store: Option<Content>,
+    /// Where images are taken from that the daemon lacks, and files from in any case.
+    store: Content,
     /// Which of the daemon's runtimes makes the containers, if not the one that it prefers.
     runtime: Option<String>,
     /// This program as an image, if each gated sandbox has its gate in a container beside it.
@@ -55,8 +53,8 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
-    /// For the installation with this id, on the daemon at this address. What it says of itself is kept in the file `cache`.
-    pub async fn connect(address: Address, install: InstallId, cache: Option<&Path>) -> Result<Self, EngineError> {
+    /// For the installation with this id and this store, on the daemon at this address. What it says of itself is kept in the file `cache`.
+    pub async fn connect(address: Address, install: InstallId, store: Content, cache: Option<&Path>) -> Result<Self, EngineError> {
         if !outer::is_host_root() {
             return Err(EngineError::Unsupported {
                 what: "the engine docker without root".into(),
@@ -65,13 +63,7 @@ impl DockerEngine {
             });
         }
         let daemon = Daemon::connect(address, cache).await?;
-        Ok(Self { daemon, install, hierarchies: Hierarchies::detect(), store: None, runtime: None, sidecar: None })
-    }
-
-    /// Gives the daemon images of this store when they are needed.
-    #[must_use]
-    pub fn with_store(self, store: Content) -> Self {
-        Self { store: Some(store), ..self }
+        Ok(Self { daemon, install, hierarchies: Hierarchies::detect(), store, runtime: None, sidecar: None })
     }
 
     /// Has the containers made by this runtime of the daemon's.
@@ -116,12 +108,12 @@ impl DockerEngine {
             body.image = image.or(body.image);
             self.daemon.client.create_container(Some(options), body)
         };
-        let record = match (spec.image.origin(), &self.store) {
-            (Origin::Store { reference, .. }, Some(store)) => store.record(reference).map(|record| (store, record)),
+        let record = match spec.image.origin() {
+            Origin::Store { reference, .. } => self.store.record(reference),
             _ => None,
         };
         let created = match (create(None).await, record) {
-            (Err(error), Some((store, record))) if is_missing(&error) => create(Some(self.daemon.load(store, &record).await?.id)).await,
+            (Err(error), Some(record)) if is_missing(&error) => create(Some(self.daemon.load(&self.store, &record).await?.id)).await,
             (other, _) => other,
         };
         let created = created.map_err(|error| {
@@ -159,10 +151,7 @@ impl DockerEngine {
     ) -> Result<DockerSandbox, EngineError> {
         let beside = match (&self.sidecar, &spec.wiring) {
             (Some(image), Wiring::Gate { .. }) => {
-                let image = match &self.store {
-                    Some(store) => self.daemon.load(store, image).await?.id,
-                    None => image.config_digest.to_string(),
-                };
+                let image = self.daemon.load(&self.store, image).await?.id;
                 Some(sidecar::start(&self.daemon, &image, spec, made).await?)
             }
             _ => None,
@@ -187,8 +176,7 @@ impl DockerEngine {
             let within = tokio::time::timeout(CONNECTS_WITHIN, accept(listener, id)).await;
             let accepted = within.unwrap_or_else(|_| Err(io::Error::other("its pid 1 does not connect")));
             let (control, pid) = accepted.map_err(|error| EngineError::host("start the container", error))?;
-            let upper = if written::is_to_be_asked(spec) { self.daemon.upper_of(id).await } else { None };
-            self.take_over(spec, id, (pid, control, upper), &starting, beside, events)
+            self.take_over(spec, id, (pid, control), &starting, beside, events)
         };
         let sandbox = tokio::select! {
             biased;
@@ -208,7 +196,7 @@ impl DockerEngine {
         &self,
         spec: &SandboxSpec,
         id: &str,
-        (pid, control, upper): (u32, OwnedFd, Option<PathBuf>),
+        (pid, control): (u32, OwnedFd),
         starting: &Arc<Starting>,
         beside: Option<Sidecar>,
         events: UnboundedSender<EngineEvent>,
@@ -231,13 +219,8 @@ impl DockerEngine {
         wiring::hand_to_gate(spec, &mut wire, gate)?;
         let first = first_id(pid);
         let ids = Ids::range(first, u32::MAX - first);
-        let written = written::root_of(pid, upper);
-        let Mounts { root, sides } = refit(pid, &ids, spec)?;
-        files::are_as_checked(&root, spec)?;
-        files::as_its_root(&ids, || {
-            carried::write(&root, &ids, spec).map_err(|error| EngineError::host("write what is on top of the image", error))?;
-            files::put_in(&root, &ids, spec)
-        })?;
+        let templates = self.store.directory("disks").map_err(|error| EngineError::host("make a directory", io::Error::other(error)))?;
+        let Refitted { root, changes } = refit(pid, &ids, spec, &templates)?;
         let cgroup = Cgroup::of_process(&self.hierarchies, pid).ok_or_else(|| EngineError::Unsupported {
             what: "limits of a container".into(),
             why: "it is in no control group of its own that this process can see".into(),
@@ -247,7 +230,6 @@ impl DockerEngine {
         let filter = if spec.unplugged.contains(&UnpluggedControl::Seccomp) { &[] } else { FILTER };
         channel::send(&control, &plan::go_contained(filter), &[]).map_err(system)?;
         let starting = Arc::clone(starting);
-        let changes = written.map(|root| written::changes(root, sides, &ids, spec));
         let parts = Parts { control, pidfd, wire, namespace, root, changes, ids, cgroup, beside, starting };
         DockerSandbox::adopt(self.daemon.clone(), id.to_owned(), parts, spec, events)
     }
@@ -311,19 +293,18 @@ impl Engine for DockerEngine {
         let remapped = facts.security.iter().any(|option| option.starts_with("name=userns"));
         let whose = if remapped { "the same range of ids" } else { "the host's ids; see its setting userns-remap" };
         missing.push(("id range".into(), format!("this daemon gives all containers {whose}")));
-        if !facts.disk_quota {
-            let why = format!("storage {} has no quota: root's changes outside /tmp are not bounded", facts.storage);
-            missing.push(("disk limit".into(), why));
+        if let Some(why) = disk::obstacle() {
+            missing.push(("disk limit".into(), format!("{why}: what a sandbox writes is kept in its memory, whose limit may come first")));
         }
         let cgroups = self.hierarchies.missing().into_iter();
         missing
             .extend(cgroups.map(|name| (format!("{name} limit"), format!("no cgroup hierarchy on this host has the {name} controller"))));
-        let mut exceptions = vec![("mountinfo-paths".into(), "the daemon's own mounts name its directories".into())];
+        let mut exceptions = Vec::new();
         if !remapped {
             exceptions.push(("id-range".into(), "the host's ids".into()));
             exceptions.push(("namespaces".into(), "the host's user namespace".into()));
         }
-        Capabilities { name: "docker", host_image: false, pause: true, usage: true, changes: facts.changes, missing, exceptions }
+        Capabilities { name: "docker", host_image: false, pause: true, usage: true, changes: true, missing, exceptions }
     }
 
     async fn create(&self, spec: SandboxSpec, events: UnboundedSender<EngineEvent>) -> Result<Arc<dyn Sandbox>, EngineError> {

@@ -2,8 +2,8 @@
 //!
 //! The daemon makes the container; from then on it is ours. Its pid 1 is our own (`sys/init/contained.rs`), executed before anything of
 //! the image: it connects to its supervisor and waits. While it waits the supervisor enters the container's network from outside and
-//! puts up rules and listeners as the native engine does; then processes are started through pid 1, with their descriptors, as on
-//! the native engine. Neither `docker exec` nor `docker logs` is on the way.
+//! puts up rules and listeners, and enters its mounts and puts its files there, both as the native engine does; then processes are started
+//! through pid 1, with their descriptors. Neither `docker exec` nor `docker logs` is on the way.
 //!
 //! Invariants: nothing of the image runs before the rules stand; an image is named by the digest of its configuration; what the
 //! daemon cannot do is refused or named in [`DockerEngine::capabilities`], never dropped. No `unsafe` (see `sys`).
@@ -11,19 +11,16 @@
 #![forbid(unsafe_code)]
 
 mod address;
-mod carried;
 mod container;
 mod daemon;
 mod engine;
 mod files;
 mod image;
-mod places;
 mod refit;
 mod sandbox;
 mod sidecar;
 mod starting;
 mod world;
-mod written;
 
 pub use address::Address;
 pub use daemon::{Daemon, Facts};

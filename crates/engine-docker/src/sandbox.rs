@@ -6,7 +6,6 @@ use crate::engine::remove;
 use crate::files;
 use crate::sidecar;
 use crate::starting::Starting;
-use crate::written;
 use async_trait::async_trait;
 use bollard::query_parameters::InspectContainerOptions;
 use cofferdam_engine::{
@@ -44,8 +43,8 @@ pub struct Parts {
     pub namespace: Network,
     /// Everything it sees mounted, detached.
     pub root: OwnedFd,
-    /// What it has written, if that can be told.
-    pub changes: Option<Upperside>,
+    /// What it has changed.
+    pub changes: Upperside,
     /// First id of its range on this host.
     pub ids: Ids,
     /// Its groups.
@@ -65,7 +64,7 @@ pub struct DockerSandbox {
     directory: PathBuf,
     processes: Arc<Processes>,
     root: OwnedFd,
-    changes: Option<Upperside>,
+    changes: Upperside,
     ids: Ids,
     stop_signal: i32,
     namespace: Arc<Network>,
@@ -219,10 +218,7 @@ impl Sandbox for DockerSandbox {
     }
 
     async fn changes(&self, wanted: Changes) -> Result<NewLayer, EngineError> {
-        match &self.changes {
-            Some(changes) => changes.write(wanted),
-            None => Err(written::untold()),
-        }
+        self.changes.write(wanted)
     }
 
     async fn observe(&self) -> Result<Observation, EngineError> {

@@ -5,7 +5,11 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod copied;
+mod data;
 pub mod device;
+pub mod disk;
+pub mod masks;
 pub mod overlay;
 pub mod pid_one;
 pub mod processes;
@@ -13,6 +17,8 @@ pub mod refused;
 pub mod seccomp;
 pub mod staging;
 pub mod transfer;
+pub mod upper;
 pub mod upperside;
+pub mod view;
 pub mod watch;
 pub mod wiring;

@@ -1,12 +1,12 @@
 //! The engine: what is the same for every sandbox of this process, and the trait.
 
 use crate::launch::{Ahead, launch};
-use crate::overlay;
 use crate::sandbox::NativeSandbox;
 use async_trait::async_trait;
 use cofferdam_engine::{Capabilities, Engine, EngineError, EngineEvent, Sandbox, SandboxSpec};
 use cofferdam_engine_host::cgroup::{Cgroup, Hierarchies};
 use cofferdam_engine_host::device::system;
+use cofferdam_engine_host::overlay;
 use cofferdam_engine_host::staging;
 use cofferdam_model::{InstallId, SandboxId};
 use cofferdam_sys::mount::{attr, new_fs};

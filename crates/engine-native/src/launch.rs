@@ -9,20 +9,20 @@
 //!
 //! Everything is held by descriptors until GO, so an error or a kill at any step leaves only what the sweep removes.
 
-use crate::copied::{self, Copied};
-use crate::disk;
 use crate::engine::Host;
 use crate::lease::Lease;
-use crate::masks;
-use crate::overlay::{Composed, How};
-use crate::root::{Upper, host_tree, mounted, relative};
-use crate::view::Place;
 use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
 use cofferdam_engine_host::cgroup::Cgroup;
+use cofferdam_engine_host::copied::Copied;
 use cofferdam_engine_host::device::{self, Devices, system};
+use cofferdam_engine_host::disk;
+use cofferdam_engine_host::masks;
+use cofferdam_engine_host::overlay::{Composed, How};
 use cofferdam_engine_host::seccomp::FILTER;
 use cofferdam_engine_host::staging::Staging;
+use cofferdam_engine_host::upper::{Upper, host_tree, mounted, relative};
 use cofferdam_engine_host::upperside::Side;
+use cofferdam_engine_host::view::Place;
 use cofferdam_engine_host::wiring;
 use cofferdam_gate::wire::{self, Reach, Wire};
 use cofferdam_policy::capability;
@@ -124,8 +124,8 @@ pub fn launch(spec: &SandboxSpec, host: &Host) -> Result<Launched, EngineError> 
                 wire,
                 namespace,
                 root,
-                upper: copied::side(parts.upper.into_fd(), originals.0),
-                view: parts.view.map(|view| copied::side(view.into_upper(), originals.1)),
+                upper: Side::new(parts.upper.into_fd(), originals.0),
+                view: parts.view.map(|view| Side::new(view.into_upper(), originals.1)),
                 lease: parts.lease,
                 cgroup: parts.cgroup,
             })

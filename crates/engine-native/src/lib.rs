@@ -6,17 +6,10 @@
 //! Start reading at [`launch`], the order in which a sandbox comes to be, then [`sandbox`].
 #![forbid(unsafe_code)]
 
-mod copied;
-mod data;
-mod disk;
 mod engine;
 mod launch;
 mod lease;
-mod masks;
-mod overlay;
-mod root;
 mod sandbox;
-mod view;
 
 pub use cofferdam_engine_host::cgroup::Hierarchies;
 pub use engine::{Host, NativeEngine};

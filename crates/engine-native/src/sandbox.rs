@@ -55,7 +55,7 @@ impl NativeSandbox {
             lease: Mutex::new(Some(lease)),
             ids: ids.clone(),
             stop_signal: signal_number(&spec.image.config().stop_signal).unwrap_or(SIGTERM),
-            changes: Upperside::of(vec![upper], view, ids, spec),
+            changes: Upperside::of(upper, view, ids, spec),
             namespace: Arc::new(namespace),
             refused,
             network,

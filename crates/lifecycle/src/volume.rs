@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -164,14 +164,8 @@ impl Volumes {
             false
         };
         let mut archive = LayerWriter::new(out, i64::MAX);
-        let tree = PackTree {
-            root: root.as_fd(),
-            below: Path::new(""),
-            ids: &Ids::range(0, u32::MAX),
-            leave_out: &look,
-            prune: &|_| false,
-            gone: &BTreeMap::new(),
-        };
+        let tree =
+            PackTree { root: root.as_fd(), ids: &Ids::range(0, u32::MAX), leave_out: &look, prune: &|_| false, gone: &BTreeMap::new() };
         let of_root = || Ok(Entry::of(&statat(&root, "", AtFlags::EMPTY_PATH)?));
         let written = of_root().and_then(|own| {
             archive.directory(Path::new("."), own)?;
@@ -256,9 +250,13 @@ impl Volumes {
         let making = Making(self.making(name));
         DirBuilder::new().mode(0o700).create(&making.0).map_err(io_error(name, "make its directory"))?;
         let volume = Volume { name: name.clone(), size_bytes: size.map(Bytes::get), created_at: now() };
-        match size {
-            Some(size) => format(name, &making.0, size)?,
-            None => DirBuilder::new().mode(0o755).create(making.0.join("data")).map_err(io_error(name, "make its directory"))?,
+        if let Some(size) = size {
+            format(name, &making.0, size)?;
+        } else {
+            let data = making.0.join("data");
+            // Whatever this process's umask is: it is another user's.
+            let made = fs::create_dir(&data).and_then(|()| fs::set_permissions(&data, fs::Permissions::from_mode(0o755)));
+            made.map_err(io_error(name, "make its directory"))?;
         }
         let root = root_of(name, &making.0)?;
         if size.is_some() {

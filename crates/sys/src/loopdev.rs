@@ -2,7 +2,7 @@
 
 use crate::error::check;
 use crate::{Error, Result};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{FileType, Mode, OFlags, open};
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
@@ -48,7 +48,7 @@ pub fn attach(file: BorrowedFd<'_>) -> Result<(OwnedFd, String)> {
         // SAFETY: the ioctl takes no argument.
         let number = check(unsafe { i64::from(libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _)) }, "LOOP_CTL_GET_FREE")?;
         let path = format!("/dev/loop{number}");
-        let device = open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| Error::new(format!("open {path}"), e))?;
+        let device = open_or_make(&path, number)?;
         // SAFETY: all-zero is a valid value of this plain structure.
         let mut config: Config = unsafe { std::mem::zeroed() };
         config.fd = file.as_raw_fd() as u32;
@@ -63,6 +63,23 @@ pub fn attach(file: BorrowedFd<'_>) -> Result<(OwnedFd, String)> {
         }
     }
     Err(Error::new("LOOP_CONFIGURE", rustix::io::Errno::BUSY))
+}
+
+/// A container has the nodes of the devices that there were when it began.
+fn open_or_make(path: &str, number: i64) -> Result<OwnedFd> {
+    const LOOP_MAJOR: u32 = 7;
+    let open = || open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    let opened = match open() {
+        Err(Errno::NOENT) => {
+            let device = rustix::fs::makedev(LOOP_MAJOR, u32::try_from(number).unwrap_or(u32::MAX));
+            match rustix::fs::mknodat(rustix::fs::CWD, path, FileType::BlockDevice, Mode::RUSR | Mode::WUSR, device) {
+                Ok(()) | Err(Errno::EXIST) => open(),
+                Err(error) => Err(error),
+            }
+        }
+        other => other,
+    };
+    opened.map_err(|e| Error::new(format!("open {path}"), e))
 }
 
 /// The loop device that a file is attached to already, if there is one: opened, so that it stays. Two file systems on two devices of one file

@@ -107,6 +107,22 @@ pub fn detach(path: &str) -> Result<()> {
     rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH).map_err(|e| Error::new(format!("umount {path}"), e))
 }
 
+/// Makes a mount that is attached somewhere the root of everything whose root is the calling thread's. What was the root, with all that is mounted on it,
+/// is taken away.
+pub fn pivot(root: impl AsFd) -> Result<()> {
+    let failed = |call: &str| {
+        let call = call.to_owned();
+        move |e| Error::new(call, e)
+    };
+    let old = at("/")?;
+    rustix::process::fchdir(root.as_fd()).map_err(failed("fchdir"))?;
+    rustix::process::pivot_root(".", ".").map_err(failed("pivot_root"))?;
+    // It is on top of the new one now.
+    rustix::process::fchdir(&old).map_err(failed("fchdir"))?;
+    detach(".")?;
+    rustix::process::chdir("/").map_err(failed("chdir /"))
+}
+
 /// A mount by a path that it is attached at, to be given attributes.
 pub fn at(path: &str) -> Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags};

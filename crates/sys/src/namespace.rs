@@ -106,20 +106,6 @@ fn in_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     })
 }
 
-/// Does work among the mounts of a process, whose root it has: in a thread of its own, which stays there to its end.
-pub fn in_mounts_of<T: Send + 'static>(pid: u32, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let mounts = of_process(pid, "mnt")?;
-    let enter = move || {
-        // SAFETY: takes no pointers.
-        check(i64::from(unsafe { libc::unshare(libc::CLONE_FS) }), "unshare(CLONE_FS)")?;
-        // SAFETY: takes no pointers; the descriptor is open.
-        check(i64::from(unsafe { libc::setns(mounts.as_raw_fd(), libc::CLONE_NEWNS) }), "setns(mount)")?;
-        work()
-    };
-    let thread = std::thread::Builder::new().spawn(enter).map_err(|e| Error::new("start a thread", e))?;
-    thread.join().unwrap_or_else(|_| Err(Error::new("enter mounts", std::io::Error::other("its thread panicked"))))
-}
-
 /// A user namespace with this map and nobody in it: mounts are seen through it.
 pub fn map_of(ids: &Ids) -> Result<OwnedFd> {
     let mut pidfd = -1i32;

@@ -4,7 +4,6 @@ use crate::accounts::{Accounts, User, UserError};
 use crate::content::{Content, ImageRecord};
 use crate::host;
 use crate::oci::RunConfig;
-use crate::pack::Entry;
 use crate::unpack::{Budget, Found, Lowers, UnpackError, unpack};
 use cofferdam_model::ImageRef;
 use cofferdam_model::image::{Digest, Reference};
@@ -41,8 +40,6 @@ pub struct HostTree {
 pub struct VerifiedImage {
     origin: Origin,
     layers: Vec<Arc<OwnedFd>>,
-    /// How many of them, from the top, no record knows.
-    added: usize,
     trees: Vec<HostTree>,
     accounts: Accounts,
     path_value: String,
@@ -119,11 +116,6 @@ impl VerifiedImage {
         &self.layers
     }
 
-    /// Those of its layers that were put on top of it ([`Self::with_layer`]), topmost first: what knows the image by its digest lacks them.
-    pub fn added_layers(&self) -> &[Arc<OwnedFd>] {
-        &self.layers[..self.added]
-    }
-
     /// Trees of the host that it shows read-only.
     pub fn trees(&self) -> &[HostTree] {
         &self.trees
@@ -146,16 +138,8 @@ impl VerifiedImage {
 
     /// Whether one of its layers has a directory there, no link on the way.
     pub fn has_directory(&self, path: &Path) -> bool {
-        self.directory(path).is_some()
-    }
-
-    /// What that has.
-    pub fn directory(&self, path: &Path) -> Option<Entry> {
         let inside = path.strip_prefix("/").unwrap_or(path);
-        match Lowers::new(self.layers.clone()).look(inside) {
-            Ok(Found::Directory(stat)) => Some(Entry::of(&stat)),
-            _ => None,
-        }
+        matches!(Lowers::new(self.layers.clone()).look(inside), Ok(Found::Directory(_)))
     }
 
     /// Whether there is something at a path that is relative to the root: in a layer, or in a tree of the host that it shows.
@@ -180,7 +164,6 @@ impl VerifiedImage {
         unpack(archive, root.as_fd(), Some(&Lowers::new(self.layers.clone())), budget)?;
         let mut image = self.clone();
         image.layers.insert(0, Arc::new(root));
-        image.added += 1;
         Ok(image)
     }
 
@@ -217,7 +200,6 @@ fn host_image(data: &Path) -> Result<VerifiedImage, ImageError> {
     Ok(VerifiedImage {
         origin: Origin::Host,
         layers: vec![Arc::new(layer)],
-        added: 0,
         trees: host::trees(),
         accounts: Accounts::standard(),
         path_value: host::PATH_VALUE.to_owned(),
@@ -241,7 +223,6 @@ fn directory_image(path: &Path) -> Result<VerifiedImage, ImageError> {
     Ok(VerifiedImage {
         origin: Origin::Directory(canonical),
         layers: vec![Arc::new(layer)],
-        added: 0,
         trees: Vec::new(),
         accounts,
         path_value: host::PATH_VALUE.to_owned(),
@@ -262,7 +243,6 @@ pub fn stored_image(content: &Content, record: &ImageRecord) -> Result<VerifiedI
         origin: Origin::Store { reference: record.reference.clone(), digest: record.digest.clone() },
         accounts: Accounts::of_layers(&Lowers::new(layers.clone())),
         layers: if layers.is_empty() { vec![Arc::new(empty_layer(content, record)?)] } else { layers },
-        added: 0,
         trees: Vec::new(),
         path_value,
         config: record.config.clone(),

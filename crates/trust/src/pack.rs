@@ -6,11 +6,11 @@ use crate::content::{Content, ContentError, Hasher};
 use crate::layout::{LayoutError, NewImage, NewLayer, compose, copy_in};
 use crate::oci::{Platform, RunConfig};
 use crate::pull::Puller;
-use crate::unpack::{is_opaque, is_whiteout};
+use crate::unpack::{is_whiteout, opaque_attribute};
 use crate::verify::{Rule, Verification};
 use cofferdam_model::image::Reference;
 use cofferdam_sys::ids::Ids;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, fstat, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, openat, readlinkat, statat};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, OsStr, OsString};
@@ -163,11 +163,9 @@ impl<W: Write> LayerWriter<W> {
 pub struct PackTree<'a> {
     /// Its root.
     pub root: BorrowedFd<'a>,
-    /// Where that is in the layer; empty for the layer's own root.
-    pub below: &'a Path,
     /// What its owners are inside.
     pub ids: &'a Ids,
-    /// What is left out, by its path in the layer; a directory with everything below.
+    /// What is left out, by its path from the root; a directory with everything below.
     pub leave_out: &'a dyn Fn(&Path) -> bool,
     /// Directories that are left out if nothing of them is left.
     pub prune: &'a dyn Fn(&Path) -> bool,
@@ -179,32 +177,10 @@ pub struct PackTree<'a> {
 type Seen = HashMap<(u64, u64), PathBuf>;
 
 impl PackTree<'_> {
-    /// Whether nothing would be written.
-    pub fn is_empty(&self) -> io::Result<bool> {
-        let root = self.open()?;
-        Ok((self.leave_out)(self.below) || !is_opaque(&root)? && self.is_bare(&root, self.below)?)
-    }
-
-    /// Writes all of it.
+    /// Writes all of it below the archive's root.
     pub fn write<W: Write>(&self, out: &mut LayerWriter<W>) -> io::Result<()> {
-        let root = self.open()?;
-        if self.below.as_os_str().is_empty() {
-            return self.children(&root, self.below, out, &mut Seen::new()).map(|_| ());
-        }
-        if !(self.leave_out)(self.below) {
-            let entry = self.inside(Entry::of(&fstat(&root)?));
-            self.opened(&root, self.below, entry, out, &mut Seen::new())?;
-        }
-        Ok(())
-    }
-
-    fn open(&self) -> io::Result<OwnedFd> {
-        Ok(openat(self.root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
-    }
-
-    fn inside(&self, entry: Entry) -> Entry {
-        let (uid, gid) = self.ids.inside((entry.uid, entry.gid));
-        Entry { uid, gid, ..entry }
+        let root = openat(self.root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        self.children(&root, Path::new(""), out, &mut Seen::new()).map(|_| ())
     }
 
     /// True if there was anything.
@@ -236,7 +212,9 @@ impl PackTree<'_> {
         if is_whiteout(&stat) {
             return out.whiteout(path).map(|()| true);
         }
-        let entry = self.inside(Entry::of(&stat));
+        let own = Entry::of(&stat);
+        let (uid, gid) = self.ids.inside((own.uid, own.gid));
+        let entry = Entry { uid, gid, ..own };
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = seen.get(&(stat.st_dev, stat.st_ino)) {
@@ -277,27 +255,16 @@ impl PackTree<'_> {
             return Err(io::Error::other(format!("{}: more than {DEEPEST} directories are in each other there", top.display())));
         }
         let directory = openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        self.opened(&directory, path, entry, out, seen)
-    }
-
-    fn opened<W: Write>(
-        &self,
-        directory: &OwnedFd,
-        path: &Path,
-        entry: Entry,
-        out: &mut LayerWriter<W>,
-        seen: &mut Seen,
-    ) -> io::Result<bool> {
-        let opaque = is_opaque(directory)?;
-        if !opaque && (self.prune)(path) && self.is_bare(directory, path)? {
+        let opaque = is_opaque(&directory)?;
+        if !opaque && (self.prune)(path) && self.is_bare(&directory, path)? {
             return Ok(false);
         }
-        out.xattrs(&xattrs(directory)?)?;
+        out.xattrs(&xattrs(&directory)?)?;
         out.directory(path, entry)?;
         if opaque {
             out.opaque(path)?;
         }
-        self.children(directory, path, out, seen)?;
+        self.children(&directory, path, out, seen)?;
         Ok(true)
     }
 
@@ -332,6 +299,15 @@ fn sorted(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+fn is_opaque(directory: &OwnedFd) -> io::Result<bool> {
+    let mut value = [0; 1];
+    match fgetxattr(directory.as_fd(), opaque_attribute(), &mut value) {
+        Ok(length) => Ok(&value[..length] == b"y"),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Those that a layer keeps: programs' capabilities and users' own, as unpacking has it.
@@ -382,16 +358,9 @@ pub fn import(puller: &Puller<'_>, source: &Path, reference: &Reference) -> Resu
     let layer = if source.is_dir() {
         let root = File::open(source).map_err(io)?;
         let mut layer = begin(puller.content, i64::MAX)?;
-        PackTree {
-            root: root.as_fd(),
-            below: Path::new(""),
-            ids: &Ids::range(0, u32::MAX),
-            leave_out: &|_| false,
-            prune: &|_| false,
-            gone: &BTreeMap::new(),
-        }
-        .write(&mut layer)
-        .map_err(io)?;
+        PackTree { root: root.as_fd(), ids: &Ids::range(0, u32::MAX), leave_out: &|_| false, prune: &|_| false, gone: &BTreeMap::new() }
+            .write(&mut layer)
+            .map_err(io)?;
         commit(puller.content, layer)?.listed()
     } else {
         archive(puller.content, source)?

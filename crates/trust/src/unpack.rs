@@ -13,7 +13,7 @@ mod lower;
 mod pax;
 mod tree;
 
-pub use lower::{Found, Lowers, is_opaque, is_whiteout, opaque_attribute};
+pub use lower::{Found, Lowers, is_whiteout, opaque_attribute};
 pub use tree::complete;
 
 use attributes::Attributes;

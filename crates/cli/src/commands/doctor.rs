@@ -132,9 +132,8 @@ fn docker(context: &Context, controls: &mut Vec<Control>) {
             let facts = &engine.daemon().facts;
             let option = |text: &String| text.split(',').find_map(|part| part.strip_prefix("name=")).map(str::to_owned);
             let security = facts.security.iter().filter_map(option).collect::<Vec<_>>().join(", ");
-            let quota = if facts.disk_quota { "with quotas" } else { "without quotas" };
             let detail =
-                format!("Docker {} (API {}) at {}; storage {} {quota}; {security}", facts.version, facts.api, facts.address, facts.storage);
+                format!("Docker {} (API {}) at {}; storage {}; {security}", facts.version, facts.api, facts.address, facts.storage);
             say(State::Enforced, detail);
             for (name, why) in engine.capabilities().missing {
                 say(State::NotEnforceableHere, format!("{name}: {why}"));

@@ -19,7 +19,7 @@ fn what_holds_on_native_holds_here() {
     // One check alone, for who works on it.
     let only = std::env::var("COFFERDAM_CHECK").ok();
     let failed = runtime.block_on(async {
-        let engine = DockerEngine::connect(Address::new(&daemon.host()), INSTALL, None).await.expect("an engine");
+        let engine = DockerEngine::connect(Address::new(&daemon.host()), INSTALL, content.clone(), None).await.expect("an engine");
         engine.daemon().load(&content, &record).await.expect("loaded");
         let (kit, _listener) = kit(&engine, &content, &record, directory.path());
         let mut failed = Vec::new();

@@ -91,16 +91,6 @@ enum Here {
     Absent,
 }
 
-/// Whether a directory hides what is below it.
-pub fn is_opaque(directory: &OwnedFd) -> rustix::io::Result<bool> {
-    let mut value = [0; 1];
-    match rustix::fs::fgetxattr(directory.as_fd(), opaque_attribute(), &mut value) {
-        Ok(length) => Ok(&value[..length] == b"y"),
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 /// Whether a character device is overlayfs's sign for "nothing here".
 pub fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
@@ -115,7 +105,7 @@ fn look_in(layer: &OwnedFd, path: &Path) -> rustix::io::Result<Here> {
             Ok(stat) => stat,
             Err(Errno::NOENT) => {
                 let parent = walked.parent().unwrap_or(Path::new(""));
-                return Ok(if is_opaque_at(layer, parent)? { Here::Hidden } else { Here::Absent });
+                return Ok(if is_opaque(layer, parent)? { Here::Hidden } else { Here::Absent });
             }
             Err(error) => return Err(error),
         };
@@ -145,10 +135,16 @@ fn found(layer: &OwnedFd, path: &Path, stat: Stat, kind: FileType) -> rustix::io
     })
 }
 
-fn is_opaque_at(layer: &OwnedFd, path: &Path) -> rustix::io::Result<bool> {
+fn is_opaque(layer: &OwnedFd, path: &Path) -> rustix::io::Result<bool> {
     if path.as_os_str().is_empty() {
         return Ok(false);
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    is_opaque(&openat2(layer, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?)
+    let directory = openat2(layer, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?;
+    let mut value = [0; 1];
+    match rustix::fs::fgetxattr(directory.as_fd(), opaque_attribute(), &mut value) {
+        Ok(length) => Ok(&value[..length] == b"y"),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

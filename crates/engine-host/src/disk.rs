@@ -2,8 +2,8 @@
 //! loop device, copied from a template that is formatted once for each size.
 
 use crate::data::copy_data;
+use crate::device::system;
 use cofferdam_engine::EngineError;
-use cofferdam_engine_host::device::system;
 use cofferdam_model::{Bytes, Limits};
 use cofferdam_sys::loopdev;
 use cofferdam_sys::mount::{FsOption, new_fs};
@@ -21,6 +21,8 @@ const LARGEST_RESERVE: u64 = 1 << 30;
 /// Inodes for each byte of a file system in memory: as ext4's default.
 const BYTES_PER_INODE: u64 = 16_384;
 const LARGEST_MEMORY_DISK: u64 = 64 << 30;
+const MKFS: &str = "mkfs.ext4";
+const PROGRAMS: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
 
 /// A detached mount for a sandbox's own bytes. `directory` is the sandbox's directory on the host, `templates` that of
 /// formatted images.
@@ -30,6 +32,21 @@ pub fn make(limits: &Limits, directory: &Path, templates: &Path) -> Result<Owned
         Some(disk) if disk.get() > half && outer::is_host_root() => loop_disk(disk.get(), directory, templates),
         _ => memory_disk(room(limits)),
     }
+}
+
+/// The same in memory whatever its size: the memory limit may end a sandbox before its disk is full.
+pub fn in_memory(limits: &Limits) -> Result<OwnedFd, EngineError> {
+    memory_disk(limits.disk.unwrap_or(limits.memory).get())
+}
+
+/// Why there are no disks here but in memory, if so.
+pub fn obstacle() -> Option<String> {
+    let formats = PROGRAMS.split(':').any(|directory| Path::new(directory).join(MKFS).exists());
+    if !formats {
+        return Some(format!("{MKFS} is not installed"));
+    }
+    let control = "/dev/loop-control";
+    fs::File::options().read(true).write(true).open(control).err().map(|error| format!("{control}: {error}"))
 }
 
 /// What a sandbox may write.
@@ -100,14 +117,14 @@ fn template(bytes: u64, templates: &Path) -> Result<PathBuf, EngineError> {
     // A file of this maker's own: threads of one process make it at once too.
     let making = tempfile::Builder::new().prefix("making-").tempfile_in(templates).map_err(error)?;
     making.as_file().set_len(bytes).map_err(error)?;
-    let output = Command::new("mkfs.ext4")
+    let output = Command::new(MKFS)
         .args(["-q", "-F", "-m", "0", "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0"])
         .arg(making.path())
-        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .env("PATH", PROGRAMS)
         .output()
         .map_err(|e| EngineError::Unsupported {
             what: "a disk limit above half the memory limit".into(),
-            why: format!("mkfs.ext4: {e}"),
+            why: format!("{MKFS}: {e}"),
             remedy: "install e2fsprogs, or give the sandbox a smaller --disk".into(),
         })?;
     if !output.status.success() {

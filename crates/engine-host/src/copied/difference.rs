@@ -2,22 +2,33 @@
 
 use super::merged::{Merged, names, open_directory};
 use super::{Original, merged};
-use cofferdam_engine_host::upperside::{self, Difference};
 use cofferdam_sys::outer;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
 use rustix::io::Errno;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Who owns what is owned by no id of a user namespace.
 const NOBODY: u32 = 65_534;
 
-impl upperside::Original for Original {
-    fn difference(&self, copy: &OwnedFd) -> io::Result<Difference> {
+/// How a copy differs.
+#[derive(Debug, Default)]
+pub struct Difference {
+    /// What is as it was, directories left out.
+    pub same: HashSet<PathBuf>,
+    /// Directories that are as they were; what is in them may not be.
+    pub same_directories: HashSet<PathBuf>,
+    /// What is not there any more, by its directory.
+    pub gone: BTreeMap<PathBuf, Vec<OsString>>,
+}
+
+impl Original {
+    /// How a copy differs from it now.
+    pub fn difference(&self, copy: &OwnedFd) -> io::Result<Difference> {
         let mut comparing = Comparing { at: self.at, found: Difference::default() };
         comparing.directory(&merged(None, &self.lowers)?, copy, Path::new(""))?;
         Ok(comparing.found)

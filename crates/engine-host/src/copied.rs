@@ -9,7 +9,6 @@ pub mod merged;
 use crate::data::{copy_data, data_bytes};
 use crate::disk::tmpfs;
 use cofferdam_engine::EngineError;
-use cofferdam_engine_host::upperside::Side;
 use cofferdam_sys::mount::attr;
 use cofferdam_sys::{outer, process};
 use cofferdam_trust::pack::xattrs;
@@ -81,14 +80,6 @@ impl Copied {
         copying.directory(&above, &place, Path::new("")).map_err(error)?;
         let at = change_time(&statat(&place, "", AtFlags::EMPTY_PATH).map_err(|e| error(e.into()))?);
         Ok(Self { mount, place, original: Original { lowers, at } })
-    }
-}
-
-/// What a sandbox writes to: the upper directory of an overlay, or a copy instead.
-pub fn side(upper: OwnedFd, copied: Option<Copied>) -> Side {
-    match copied {
-        None => Side::upper(upper, Path::new("")),
-        Some(Copied { place, original, .. }) => Side::copy(place, original),
     }
 }
 

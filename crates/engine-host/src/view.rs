@@ -1,15 +1,16 @@
 //! A tree of the host that the sandbox changes a copy of: an overlay whose upper directory is on the sandbox's own disk. Nothing is copied
 //! before it is written to, so a large tree costs as much as a small one.
 
+use crate::device::system;
 use crate::overlay::{Composed, How, Parts};
-use crate::root::no_idmap;
+use crate::upper::no_idmap;
 use cofferdam_engine::{EngineError, SandboxSpec, View};
-use cofferdam_engine_host::device::system;
 use cofferdam_sys::ids::{Ids, Owner};
 use cofferdam_sys::mount::{attr, clone_tree, set_attributes};
 use cofferdam_sys::namespace::map_of;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat, fchmod, mkdirat, openat, statat};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 /// The view's place on the sandbox's disk.
 #[derive(Debug)]
@@ -53,6 +54,11 @@ impl<'a> Place<'a> {
     fn map(&self, ids: &Ids) -> Result<OwnedFd, EngineError> {
         let stat = statat(self.view.source.fd(), "", AtFlags::EMPTY_PATH).map_err(|e| EngineError::host("look at the view's tree", e))?;
         map_of(&ids.with_owner((stat.st_uid, stat.st_gid), self.user)).map_err(system)
+    }
+
+    /// Where it is inside.
+    pub fn target(&self) -> &Path {
+        &self.view.target
     }
 
     /// What is written to.

@@ -4,12 +4,13 @@
 //! Every place that something will be mounted at is made in the upper directory first. An upper entry hides whatever
 //! the image ships under that name, a link out of the root included, so a hostile image cannot move a mount.
 
+use crate::device::system;
 use crate::overlay::{Composed, How, Parts};
 use cofferdam_engine::{Directory, EngineError, File, Mount, SandboxSpec};
-use cofferdam_engine_host::device::system;
 use cofferdam_sys::ids::{Ids, Owner};
 use cofferdam_sys::mount::{attr, clone_tree, set_attributes};
-use cofferdam_trust::Origin;
+use cofferdam_sys::outer;
+use cofferdam_trust::{Origin, VerifiedImage};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, mkdirat, openat, openat2, statat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -19,6 +20,8 @@ use std::path::{Component, Path, PathBuf};
 
 /// Mount points of the engine itself, relative to the root.
 const OWN_MOUNT_POINTS: &[&str] = &["dev", "proc", "sys/devices/system"];
+
+const NO_LINKS: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 /// The upper directory and what is put into it.
 #[derive(Debug)]
@@ -33,11 +36,13 @@ impl<'a> Upper<'a> {
     /// Makes `upper` and `work` on the sandbox's disk.
     pub fn make(disk: &OwnedFd, spec: &'a SandboxSpec, ids: &Ids) -> Result<Self, EngineError> {
         let make = |name: &str| {
-            mkdirat(disk, name, Mode::from_raw_mode(0o755))?;
+            mkdirat(disk, name, Mode::RWXU)?;
             openat(disk, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         };
         let error = |e| EngineError::host("make the upper directory", e);
         let (upper, work) = (make("upper").map_err(error)?, make("work").map_err(error)?);
+        // It is the root that everybody sees, whatever this process's umask is.
+        fchmod(&upper, Mode::from_raw_mode(0o755)).map_err(error)?;
         let (uid, gid) = ids.outside((0, 0));
         chownat(&upper, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH).map_err(error)?;
         let layers = spec.image.layers().iter().map(|layer| layer.as_fd()).collect();
@@ -71,6 +76,11 @@ impl<'a> Upper<'a> {
         }
         for directory in &spec.directories {
             self.spec_directory(directory)?;
+        }
+        for volume in image_volumes(&spec.image) {
+            if !spec.bare && self.is_free(volume) {
+                self.directory(volume, Some((0o755, user)))?;
+            }
         }
         let etc = self.enter(Path::new("etc"), None).map_err(|e| EngineError::host("make /etc", e))?;
         for file in identity_files(spec) {
@@ -141,13 +151,22 @@ impl<'a> Upper<'a> {
 
     /// Mode and owner of a directory of the image's topmost layer that has it.
     fn of_image(&self, path: &Path) -> Option<(u32, (u32, u32))> {
-        let flags = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         self.layers.iter().find_map(|layer| {
-            let found = openat2(layer, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), flags).ok()?;
+            let found = openat2(layer, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), NO_LINKS).ok()?;
             let stat = statat(&found, "", AtFlags::EMPTY_PATH).ok()?;
             let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             directory.then(|| (stat.st_mode & 0o7777, self.ids.of_image((stat.st_uid, stat.st_gid))))
         })
+    }
+
+    /// Whether the image has nothing at this path, and on the way there nothing but directories.
+    fn is_free(&self, path: &Path) -> bool {
+        let on_the_way = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+        let is_there = |path: &Path| {
+            let look = |layer| openat2(layer, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), NO_LINKS);
+            self.layers.iter().any(|layer| look(layer).err() != Some(Errno::NOENT))
+        };
+        !is_there(path) && on_the_way.filter(|above| is_there(above)).all(|above| self.of_image(above).is_some())
     }
 
     fn own(&self, place: impl AsFd, owner: Owner) -> rustix::io::Result<()> {
@@ -181,7 +200,7 @@ impl<'a> Upper<'a> {
             set_attributes(&lower, attr::READ_ONLY, userns, false).map_err(no_idmap)?;
             lowers.push(lower);
         }
-        Parts { upper: &self.upper, work: &self.work, lowers, of_user: userns.is_none() }.compose(how)
+        Parts { upper: &self.upper, work: &self.work, lowers, of_user: userns.is_none() && !outer::is_host_root() }.compose(how)
     }
 }
 
@@ -203,6 +222,7 @@ pub fn mounted(mount: &Mount, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd,
     mount.source.fd().try_clone().map_err(|e| EngineError::host("duplicate a descriptor", e))
 }
 
+/// What a refusal to show something through other ids means.
 pub fn no_idmap(error: cofferdam_sys::Error) -> EngineError {
     EngineError::Unsupported {
         what: "showing a tree of the host through the sandbox's own ids".into(),
@@ -224,6 +244,11 @@ fn identity_files(spec: &SandboxSpec) -> Vec<File> {
         files.push(file("/etc/group", accounts.group().to_owned()));
     }
     files
+}
+
+/// What an image calls a volume, relative to the root: directories that are there, whether or not a layer has them.
+pub fn image_volumes(image: &VerifiedImage) -> impl Iterator<Item = &Path> {
+    image.config().volumes.keys().filter_map(|volume| relative(Path::new(volume)).ok())
 }
 
 /// An absolute path inside, without its root; `..` is refused.
