@@ -69,3 +69,28 @@ fn a_daemon_at_a_port_is_verified_and_shown_who_asks() {
     on.home.ok(&["rm", "-f", detached.out.trim()]);
     assert_eq!(on.containers(), "", "nothing is left");
 }
+
+/// Who has said `docker context use` means that daemon, here too.
+#[test]
+fn the_context_in_use_is_that_of_the_command_docker() {
+    let on = On::new();
+    let files = on.home.path("docker");
+    let config = format!("--config {}", files.display());
+    on.docker.ok(&format!("docker {config} context create there --docker host={}", on.docker.host()));
+    on.docker.ok(&format!("env -u DOCKER_HOST docker {config} context use there"));
+    let run = |context: Option<&str>| {
+        let mut command = on.home.command(&["run", "--engine", "docker", "--image", "base:1", "--", "cat", "/app/file"]);
+        command.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", &files);
+        if let Some(name) = context {
+            command.env("DOCKER_CONTEXT", name);
+        }
+        ended(&mut command)
+    };
+    for context in [None, Some("there")] {
+        let ran = run(context);
+        assert_eq!((ran.code, ran.out.as_str()), (0, "from the base\n"), "{context:?}: {ran:?}");
+    }
+    let unknown = run(Some("elsewhere"));
+    assert!(unknown.code == 125 && unknown.err.contains("elsewhere") && unknown.err.trim().lines().count() == 1, "{unknown:?}");
+    assert_eq!(on.containers(), "");
+}

@@ -68,6 +68,35 @@ fn its_data_may_be_in_a_volume() {
     on.docker.ok("docker volume rm kept");
 }
 
+/// As the guide has it for users who may talk to the daemon and are not root: commands are executed in a container that is kept.
+#[test]
+fn one_that_is_kept_serves_who_is_not_root() {
+    let on = with_program();
+    let (socket, shown) = (on.docker.host().replace("unix://", ""), on.home.path("shown"));
+    fs::create_dir(&shown).expect("made");
+    fs::write(shown.join("file"), "of the host\n").expect("written");
+    let mounts = format!(
+        "{CAPABLE} {MAY} -v {}:/var/lib/cofferdam -v {socket}:/var/run/docker.sock -v {shown}:{shown}",
+        on.home.data().display(),
+        shown = shown.display()
+    );
+    on.docker.ok(&format!("docker run -d --name kept --network none --entrypoint /cofferdam {mounts} program events -f"));
+    let command = |words: &str| on.docker.run(&format!("docker exec -i -w {} kept /cofferdam {words}", shown.display()));
+    let run = "run --engine docker --image base:1";
+    let ran = command(&format!("{run} -v ./file:/in:ro -- sh -c 'cat /in; exit 3'"));
+    assert_eq!((ran.code, ran.out.as_str()), (3, "of the host\n"), "{ran:?}");
+    assert_eq!(command(&format!("{run} -d --name bg -- sleep 1000")).code, 0);
+    assert_eq!(command("exec bg id -u").out, "10001\n");
+    assert_eq!(command(&format!("{run} --name work --repo . -- sh -c 'echo new > made'")).code, 0);
+    assert!(command("diff work -o json").out.contains("\"made\""));
+    assert!(!shown.join("made").exists());
+    for name in ["bg", "work"] {
+        assert_eq!(command(&format!("rm -f {name}")).code, 0);
+    }
+    assert_eq!(on.docker.ok("docker ps -aq").lines().count(), 1, "its own is left");
+    on.docker.ok("docker rm -f kept");
+}
+
 /// A container that could not enter others is told what it lacks.
 #[test]
 fn what_its_container_has_to_be_is_said() {

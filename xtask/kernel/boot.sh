@@ -26,7 +26,7 @@ WantedBy=multi-user.target
 UNIT
     chroot "$root" systemctl enable try.service
 fi
-rm -rf "$work/root.img" "$work/try.img" "$work/try"
+rm -rf "$work/root.img" "$work/try.img" "$work/try" "$work/said" "$work/status"
 mkdir "$work/try"
 cp "$binary" "$here/inside.sh" "$work/try/"
 truncate -s 6G "$work/root.img"

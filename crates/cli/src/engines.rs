@@ -58,7 +58,7 @@ impl Context {
             require(required.iter(), &native.capabilities())?;
             return Ok(if one { Box::new(native.for_one(ahead)) } else { Box::new(native) });
         }
-        let address = Address::of_environment();
+        let address = Address::of_environment()?;
         let kept = address.to_text();
         let engine = self.configured(self.docker(address)?)?;
         require(required.iter(), &engine.capabilities())?;

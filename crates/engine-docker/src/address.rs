@@ -1,6 +1,7 @@
 //! Where a daemon is: at a unix socket, or at a port of this host, with TLS or without. Named as for the command `docker`
-//! (`DOCKER_HOST`, `DOCKER_TLS_VERIFY`, `DOCKER_CERT_PATH`).
+//! (`DOCKER_HOST`, `DOCKER_TLS_VERIFY`, `DOCKER_CERT_PATH`, `DOCKER_CONTEXT`, `docker context use`).
 
+use crate::context::{self, Named};
 use bollard::errors::Error;
 use bollard::{ClientVersion, Docker};
 use cofferdam_engine::EngineError;
@@ -40,18 +41,25 @@ impl Address {
         Self { certificates: Some(directory), ..self }
     }
 
-    /// What the environment names.
-    pub fn of_environment() -> Self {
+    /// What the environment names; else the context in use.
+    pub fn of_environment() -> Result<Self, EngineError> {
         let named = |name: &str| var_os(name).filter(|value| !value.is_empty());
-        let host = named("DOCKER_HOST").map(|host| host.to_string_lossy().into_owned()).unwrap_or_default();
-        let address = Self { host, certificates: None };
-        if named("DOCKER_TLS_VERIFY").is_none() {
-            return address;
-        }
-        let directory = named("DOCKER_CERT_PATH").map(PathBuf::from);
-        let directory = directory.unwrap_or_else(|| PathBuf::from(named("HOME").unwrap_or_default()).join(".docker"));
+        let text = |name: &str| named(name).map(|value| value.to_string_lossy().into_owned());
         // Whoever reads it again may be in another directory.
-        address.with_certificates(std::path::absolute(&directory).unwrap_or(directory))
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let files = || PathBuf::from(named("HOME").unwrap_or_default()).join(".docker");
+        let host = text("DOCKER_HOST");
+        if host.is_none() {
+            let directory = named("DOCKER_CONFIG").map_or_else(files, PathBuf::from);
+            if let Some(Named { host, certificates }) = context::in_use(text("DOCKER_CONTEXT"), &directory)? {
+                return Ok(Self { host, certificates: certificates.map(absolute) });
+            }
+        }
+        let address = Self { host: host.unwrap_or_default(), certificates: None };
+        if named("DOCKER_TLS_VERIFY").is_none() {
+            return Ok(address);
+        }
+        Ok(address.with_certificates(absolute(named("DOCKER_CERT_PATH").map_or_else(files, PathBuf::from))))
     }
 
     /// Whether the environment named it.

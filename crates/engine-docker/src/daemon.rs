@@ -138,6 +138,13 @@ fn check(facts: &Facts) -> Result<(), EngineError> {
             remedy: "use --engine native, or a daemon that runs as root".into(),
         });
     }
+    if facts.security.iter().any(|option| option.starts_with("name=selinux")) {
+        return Err(EngineError::Unsupported {
+            what: "the engine docker".into(),
+            why: "the daemon labels its containers for SELinux, which keeps them from what Cofferdam puts into them".into(),
+            remedy: "use --engine native, or a daemon without it (\"selinux-enabled\": false in its daemon.json)".into(),
+        });
+    }
     if !facts.security.iter().any(|option| option.starts_with("name=seccomp")) {
         return Err(EngineError::Unsupported {
             what: "the engine docker".into(),
@@ -196,6 +203,7 @@ mod tests {
             ("1.40", &["name=seccomp"][..], "1.41 is the oldest"),
             ("", &["name=seccomp"][..], "1.41 is the oldest"),
             ("1.45", &["name=seccomp", "name=rootless"][..], "without root"),
+            ("1.45", &["name=seccomp", "name=selinux"][..], "SELinux"),
             ("1.45", &[][..], "without seccomp"),
         ] {
             let error = check(&facts(api, security)).expect_err(word).to_string();

@@ -58,8 +58,9 @@ impl DockerEngine {
         if !outer::is_host_root() {
             return Err(EngineError::Unsupported {
                 what: "the engine docker without root".into(),
-                why: "the network of a container is set up from outside, which only root may".into(),
-                remedy: "run the command as root (sudo cofferdam …)".into(),
+                why: "network and files of a container are set up from outside, which only root may".into(),
+                remedy: "run the command as root (sudo cofferdam …), or in a container of the daemon (docs/guide.md, On a Docker daemon)"
+                    .into(),
             });
         }
         let daemon = Daemon::connect(address, cache).await?;

@@ -12,6 +12,7 @@
 
 mod address;
 mod container;
+mod context;
 mod daemon;
 mod engine;
 mod files;

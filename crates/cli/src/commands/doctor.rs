@@ -122,11 +122,11 @@ fn copies(engine: &NativeEngine) -> Result<Option<Control>, Failure> {
 fn docker(context: &Context, controls: &mut Vec<Control>) {
     const SOCKET: &str = "/var/run/docker.sock";
     let address = Address::of_environment();
-    if !address.is_named() && !Path::new(SOCKET).exists() {
+    if address.as_ref().is_ok_and(|address| !address.is_named()) && !Path::new(SOCKET).exists() {
         return;
     }
     let mut say = |state, detail| controls.push(Control { control: "engine docker", state, detail });
-    match context.docker(address) {
+    match address.map_err(Into::into).and_then(|address| context.docker(address)) {
         Err(failure) => say(State::NotEnforceableHere, failure.message()),
         Ok(engine) => {
             let facts = &engine.daemon().facts;

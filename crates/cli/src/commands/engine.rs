@@ -87,7 +87,7 @@ fn engines(context: &Context) -> [Shown; 2] {
         Ok(engine) => usable(engine.capabilities(), Some(engine.host().hierarchies.describe()), None),
         Err(failure) => unusable("native", &failure),
     };
-    let docker = match context.docker(Address::of_environment()) {
+    let docker = match Address::of_environment().map_err(Into::into).and_then(|address| context.docker(address)) {
         Ok(engine) => usable(engine.capabilities(), None, Some(engine.daemon().facts.clone())),
         Err(failure) => unusable("docker", &failure),
     };

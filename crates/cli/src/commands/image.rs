@@ -164,7 +164,7 @@ fn give_to_engine(context: &Context, name: &str, engine: EngineName) -> Result<E
     let reference: Reference = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
     // That of the gate is made of this program when it is asked for.
     let record = if name == GATE_IMAGE { context.gate_image()? } else { known(&context.global, &reference)? };
-    let docker = context.docker(Address::of_environment())?;
+    let docker = context.docker(Address::of_environment()?)?;
     let loaded = context.runtime.block_on(docker.daemon().load(&content(&context.global), &record))?;
     let said = if loaded.given { "given" } else { "there already" };
     one(context.global.output, &Shown::of(&record), |out| writeln!(out, "{} {} ({said})", record.reference, loaded.id))?;
