@@ -167,3 +167,97 @@ fn harbors_earn(on: &On) {
     on.ok(&["prune"]);
     assert_eq!(on.containers(), "", "nothing is left");
 }
+
+/// Links and files where a runtime mounts something, and where the engine puts something.
+#[test]
+fn odd_images_are_what_they_are_on_native() {
+    let on = On::new();
+    let script = "stat -c '%n %F' /proc /dev /sys /etc/passwd /workspace /tmp; cat /etc/resolv.conf; id -un; echo x > /workspace/x && cat /workspace/x";
+    let odd: [(&str, &[(&str, &str)]); 5] = [
+        ("run", &[("run", "/etc")]),
+        ("up", &[("run", "../../../../tmp"), ("sys", "proc")]),
+        ("kernel", &[("proc", "/etc"), ("dev", "/etc"), ("sys", "/etc")]),
+        ("files", &[("etc/resolv.conf", "/proc/self/environ"), ("etc/hosts", "/dev/null"), ("etc/hostname", "nowhere")]),
+        ("places", &[("tmp", "/etc"), ("workspace", "/etc"), ("home", "/proc/self/root")]),
+    ];
+    for (name, links) in odd {
+        let root = on.home.path(name);
+        fs::create_dir_all(root.join("bin")).expect("made");
+        fs::create_dir_all(root.join("etc")).expect("made");
+        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
+        for program in ["sh", "stat", "cat", "id"] {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(program)).expect("linked");
+        }
+        for (place, target) in links {
+            std::os::unix::fs::symlink(target, root.join(place)).expect("linked");
+        }
+        on.ok(&["image", "import", &root.display().to_string(), &format!("{name}:1")]);
+        let seen = ["native", "docker"]
+            .map(|engine| on.ok(&["run", "--engine", engine, "--image", &format!("{name}:1"), "--", "sh", "-c", script]));
+        assert_eq!(seen[0], seen[1], "{name}");
+        assert!(
+            seen[0].contains("/workspace directory\n/tmp directory\nnameserver 198.18.0.1\n") && seen[0].ends_with("agent\nx\n"),
+            "{name}: {}",
+            seen[0]
+        );
+    }
+    assert_eq!(on.containers(), "");
+}
+
+/// Views, volumes and trees below each other, and a disk that is a file of the host's.
+#[test]
+fn files_of_the_host_are_there() {
+    are_there(&On::new());
+}
+
+#[test]
+fn files_of_the_host_are_there_where_users_are_remapped() {
+    are_there(&On::with(Docker::start_remapped()));
+}
+
+fn are_there(on: &On) {
+    let (repository, shared) = (on.home.path("repository"), on.home.path("shared"));
+    for directory in [&repository, &shared] {
+        fs::create_dir(directory).expect("made");
+        fs::write(directory.join("file"), "of the host\n").expect("written");
+    }
+    on.home.ok(&["volume", "create", "kept", "--size", "16MiB"]);
+    let (repository, tree) = (repository.display().to_string(), format!("{}:/in/deep:ro", shared.display()));
+    let below = format!("{}:/workspace/repo/of/another:ro", shared.display());
+    let script = "set -e; cd /workspace/repo; stat -c %U file . /in of; cat file of/another/file; echo changed > file; mkdir new; echo x > new/x; \
+                  cat /in/deep/file; echo y > /in/y; touch /in/deep/z 2>/dev/null || echo refused; ln /in/y /in/again; \
+                  dd if=/dev/zero of=/workspace/big bs=1M count=40 2>&1 | grep -o 'No space left' || echo room";
+    for (memory, disk) in [("256MiB", "32MiB"), ("64MiB", "200MiB")] {
+        let told = ["native", "docker"].map(|engine| {
+            let name = format!("{engine}-{}", disk.to_lowercase());
+            let words = [
+                "run",
+                "--engine",
+                engine,
+                "--name",
+                &name,
+                "--image",
+                "base:1",
+                "--memory",
+                memory,
+                "--disk",
+                disk,
+                "--repo",
+                &repository,
+            ];
+            let mounts = ["-v", &tree, "-v", "kept:/in", "-v", &below, "--", "sh", "-c", script];
+            let ran = on.run(&[&words[..], &mounts[..]].concat());
+            assert_eq!(ran.code, 0, "{engine} {disk}: {ran:?}");
+            let diff = on.ok(&["diff", "-o", "json", &name]);
+            on.ok(&["run", "--engine", engine, "--image", "base:1", "-v", "kept:/in", "--", "sh", "-c", "rm /in/y /in/again"]);
+            on.ok(&["rm", "-f", &name]);
+            (ran.out, diff)
+        });
+        assert_eq!(told[0], told[1], "{disk}");
+        let full = if disk == "32MiB" { "No space left" } else { "room" };
+        assert_eq!(told[1].0, format!("agent\nagent\nagent\nroot\nof the host\nof the host\nof the host\nrefused\n{full}\n"));
+    }
+    assert_eq!(fs::read_to_string(on.home.path("repository/file")).expect("read"), "of the host\n");
+    on.home.ok(&["volume", "rm", "kept"]);
+    assert_eq!(on.containers(), "");
+}

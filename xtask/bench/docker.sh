@@ -12,7 +12,7 @@ printf 'root:x:0:0::/root:/bin/sh\n' > "$work/root/etc/passwd"
 # What it says ends with the image's id, which the daemon knows it by.
 image=$("$program" image load --engine docker bench:1 | grep -o 'sha256:[0-9a-f]*')
 ours=("$program" run --engine docker --image bench:1 -m 512m --cpus 1 --pids 100 --)
-raw=(docker run --rm --network none --read-only --tmpfs /tmp:rw,size=64m --tmpfs /workspace:rw,size=64m --cap-drop ALL --security-opt no-new-privileges
+raw=(docker run --rm --network none --read-only --cap-drop ALL --security-opt no-new-privileges
     -m 512m --memory-swap 512m --cpus 1 --pids-limit 100 -u 10001:10001 --log-driver json-file "$image")
 now() { date +%s%N; }
 once() { local begin; begin=$(now); "$@" > /dev/null; echo $((($(now) - begin) / 1000)); }

@@ -17,18 +17,18 @@ use cofferdam_engine_host::device::{self, Devices, system};
 use cofferdam_engine_host::disk;
 use cofferdam_engine_host::overlay::How;
 use cofferdam_engine_host::staging::{self, Staging};
-use cofferdam_engine_host::upper::{Upper, mounted, relative};
+use cofferdam_engine_host::upper::{Upper, mount_point, mounted, relative};
 use cofferdam_engine_host::upperside::{Side, Upperside};
 use cofferdam_engine_host::view::Place;
 use cofferdam_sys::ids::Ids;
 use cofferdam_sys::mount::{self, FsOption, attr, clone_tree, new_fs, set_attributes};
 use cofferdam_sys::{Error, Result, namespace, process};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chmodat, fchmod, fstat, mkdirat, openat, openat2};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, fchmod, fstat, mkdirat, openat};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What it sees then.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Refitted {
 }
 
 /// Does it. `templates` has formatted disks.
-pub fn refit(pid: u32, ids: &Ids, spec: &SandboxSpec, templates: &Path) -> std::result::Result<Refitted, EngineError> {
+pub fn refit(pid: u32, ids: &Ids, spec: &SandboxSpec, templates: &Path) -> Outcome<Refitted> {
     let is_remapped = ids.outside((0, 0)) != (0, 0);
     let userns = if is_remapped { Some(namespace::of_process(pid, "user").map_err(system)?) } else { None };
     let userns = userns.as_ref().map(AsFd::as_fd);
@@ -51,16 +51,16 @@ pub fn refit(pid: u32, ids: &Ids, spec: &SandboxSpec, templates: &Path) -> std::
     };
     let upper = Upper::make(&disk, spec, ids)?;
     upper.populate(spec)?;
-    let view = Place::make(&disk, spec, ids)?;
+    let view = Place::make(&disk, spec, ids)?.zip(spec.view.as_ref());
     let staging = if staging::is_needed() { Some(Staging::make(&disk, &spec.directory)?) } else { None };
     let how = How { staging: staging.as_ref(), copied: false, room: disk::room(&spec.limits) };
     let composed = upper.compose(userns, &how)?;
     let mut view_side = None;
     let mut trees = trees(spec, userns)?;
-    if let Some(view) = view {
-        let shown = view.compose(ids, &how)?;
-        trees.push(Tree { target: view.target().to_owned(), shown: Shown::Made(shown.mount), is_directory: true });
-        view_side = Some(Side::new(view.into_upper(), shown.original));
+    if let Some((place, view)) = view {
+        let shown = place.compose(ids, &how)?;
+        trees.push(Tree { target: &view.target, shown: Shown::Made(shown.mount), is_directory: true });
+        view_side = Some(Side::new(place.into_upper(), shown.original));
     }
     // What is mounted below another is mounted after it.
     trees.sort_by_key(|tree| tree.target.components().count());
@@ -68,149 +68,113 @@ pub fn refit(pid: u32, ids: &Ids, spec: &SandboxSpec, templates: &Path) -> std::
     let container = namespace::of_process(pid, "mnt").map_err(system)?;
     let new = New { root: composed.mount, devices, trees };
     let creator = is_remapped.then(|| ids.outside((0, 0)));
-    let root = namespace::among(container.as_fd(), || new.take_place(creator)).map_err(|error| explain(error, spec))?;
+    let root = namespace::among(container.as_fd(), || Ok(new.take_place(creator))).map_err(system)??;
     let changes = Upperside::of(Side::new(upper.into_fd(), composed.original), view_side, ids.clone(), spec.clone());
     Ok(Refitted { root, changes })
 }
 
+type Outcome<T> = std::result::Result<T, EngineError>;
+
 /// Something to be mounted.
-struct Tree {
-    target: PathBuf,
-    shown: Shown,
+struct Tree<'a> {
+    target: &'a Path,
+    shown: Shown<'a>,
     is_directory: bool,
 }
 
-enum Shown {
+enum Shown<'a> {
     /// This mount, detached.
     Made(OwnedFd),
-    /// What the daemon has mounted there for us: of this device and inode, if it is what was checked.
-    OfDaemon { place: String, checked: (u64, u64), writable: bool },
+    /// What the daemon has mounted for us: of this number.
+    OfDaemon(usize, &'a Mount),
 }
 
-fn trees(spec: &SandboxSpec, userns: Option<BorrowedFd<'_>>) -> std::result::Result<Vec<Tree>, EngineError> {
-    let tree = |(number, mount): (usize, &Mount)| {
-        let shown = if mount.source.is_volume() {
-            Shown::Made(mounted(mount, userns)?)
-        } else {
-            let checked = fstat(mount.source.fd()).map_err(|e| EngineError::host("look at what is to be mounted", e))?;
-            Shown::OfDaemon { place: place_of_tree(number), checked: (checked.st_dev, checked.st_ino), writable: mount.writable }
-        };
-        // What cannot be a path inside is refused before it is mounted.
+fn trees<'a>(spec: &'a SandboxSpec, userns: Option<BorrowedFd<'_>>) -> Outcome<Vec<Tree<'a>>> {
+    let tree = |(number, mount): (usize, &'a Mount)| {
+        // What cannot be a path inside is refused before anything is mounted.
         relative(&mount.target)?;
-        Ok(Tree { target: mount.target.clone(), shown, is_directory: mount.source.is_directory() })
+        let of_daemon = !mount.source.is_volume();
+        let shown = if of_daemon { Shown::OfDaemon(number, mount) } else { Shown::Made(mounted(mount, userns)?) };
+        Ok(Tree { target: &mount.target, shown, is_directory: mount.source.is_directory() })
     };
     spec.mounts.iter().enumerate().map(tree).collect()
 }
 
-/// What a refusal to mount something means to who wanted it mounted.
-fn explain(error: Error, spec: &SandboxSpec) -> EngineError {
-    if let Some(number) = error.call.strip_prefix(NOT_AS_CHECKED).and_then(|place| place.rsplit('/').next()?.parse::<usize>().ok()) {
-        let source = spec.mounts.get(number).map(|mount| mount.source.path().display().to_string()).unwrap_or_default();
-        return EngineError::Invalid {
-            what: format!("mount source {source}"),
-            why:
-                "what the daemon mounted is not what was checked: it was moved meanwhile, or the daemon sees other files than this process"
-                    .into(),
+/// What there is to be instead.
+struct New<'a> {
+    root: OwnedFd,
+    devices: Devices,
+    trees: Vec<Tree<'a>>,
+}
+
+impl New<'_> {
+    /// In the container: puts everything where it belongs, and the whole in the old root's place. Mount points that are missing are made by `creator`, if
+    /// this process is nobody there.
+    fn take_place(self, creator: Option<(u32, u32)>) -> Outcome<OwnedFd> {
+        if let Some(root) = creator {
+            process::see_files_as(root, &[], true).map_err(system)?;
+        }
+        mount::at("/").and_then(|old| set_attributes(old, attr::NO_SUID, None, true)).map_err(system)?;
+        let shown = |Tree { target, shown, is_directory }| {
+            let mount = match shown {
+                Shown::Made(mount) => mount,
+                Shown::OfDaemon(number, mount) => of_daemon(number, mount)?,
+            };
+            Ok((target, mount, is_directory))
         };
+        let trees = self.trees.into_iter().map(shown).collect::<Outcome<Vec<_>>>()?;
+        let root = own_parts(&self.root, &self.devices).map_err(system)?;
+        for (target, mount, is_directory) in &trees {
+            attach(&root, mount, target, *is_directory).map_err(explain)?;
+        }
+        mount::pivot(&root).and_then(|()| clone_tree(CWD, "/", true)).map_err(system)
     }
-    match (error.call.strip_prefix(MOUNT_AT), Errno::from_io_error(&error.source)) {
-        (Some(place), Some(Errno::ROFS | Errno::LOOP | Errno::NOTDIR | Errno::ISDIR)) => EngineError::Invalid {
-            what: format!("mount at {place}"),
+}
+
+/// The new root where our own directory was, with what every sandbox has.
+fn own_parts(root: &OwnedFd, Devices { dev, pts, shm, .. }: &Devices) -> Result<OwnedFd> {
+    let proc = clone_tree(CWD, "/proc", true)?;
+    mount::attach(root, OWN)?;
+    let root = mount::at(OWN)?;
+    for (mount, path) in [(&proc, "/proc"), (dev, "/dev"), (pts, "/dev/pts"), (shm, "/dev/shm")] {
+        attach(&root, mount, Path::new(path), true)?;
+    }
+    attach_sys(&root)?;
+    Ok(root)
+}
+
+/// What a refusal to mount something means to who wanted it mounted.
+fn explain(error: Error) -> EngineError {
+    match Errno::from_io_error(&error.source) {
+        Some(Errno::ROFS | Errno::LOOP | Errno::NOTDIR | Errno::ISDIR) => EngineError::Invalid {
+            what: error.call,
             why: format!("{}; choose a place that is not below another mount, or one that is there in it", error.source),
         },
         _ => system(error),
     }
 }
 
-const NOT_AS_CHECKED: &str = "look at the tree ";
-const MOUNT_AT: &str = "mount at ";
-
-/// What there is to be instead.
-struct New {
-    root: OwnedFd,
-    devices: Devices,
-    trees: Vec<Tree>,
-}
-
-impl New {
-    /// In the container: puts everything where it belongs, and the whole in the old root's place. Mount points that are missing are made by `creator`, if
-    /// this process is nobody there.
-    fn take_place(self, creator: Option<(u32, u32)>) -> Result<OwnedFd> {
-        if let Some(root) = creator {
-            process::see_files_as(root, &[], true)?;
-        }
-        set_attributes(mount::at("/")?, attr::NO_SUID, None, true)?;
-        let proc = clone_tree(CWD, "/proc", true)?;
-        let shown = |Tree { target, shown, is_directory }: Tree| {
-            let mount = match shown {
-                Shown::Made(mount) => mount,
-                Shown::OfDaemon { place, checked, writable } => of_daemon(&place, checked, writable)?,
-            };
-            Ok((target, mount, is_directory))
-        };
-        let trees = self.trees.into_iter().map(shown).collect::<Result<Vec<_>>>()?;
-        mount::attach(&self.root, OWN)?;
-        let root = mount::at(OWN)?;
-        let attach = |mount: &OwnedFd, path: &str| attach(&root, mount, Path::new(path), true);
-        attach(&proc, "/proc")?;
-        let Devices { dev, pts, shm, .. } = &self.devices;
-        for (mount, path) in [(dev, "/dev"), (pts, "/dev/pts"), (shm, "/dev/shm")] {
-            attach(mount, path)?;
-        }
-        attach_sys(&root)?;
-        for (target, mount, is_directory) in &trees {
-            self::attach(&root, mount, target, *is_directory)?;
-        }
-        mount::pivot(&root)?;
-        clone_tree(CWD, "/", true)
-    }
-}
-
 /// A copy of what the daemon has mounted, if it is what was checked: the daemon took a path, and somebody may have moved something else there meanwhile.
-fn of_daemon(place: &str, checked: (u64, u64), writable: bool) -> Result<OwnedFd> {
-    let tree = clone_tree(CWD, place, true)?;
-    let stat = fstat(&tree).map_err(|e| Error::new(format!("{NOT_AS_CHECKED}{place}"), e))?;
-    if (stat.st_dev, stat.st_ino) != checked {
-        return Err(Error::new(format!("{NOT_AS_CHECKED}{place}"), Errno::XDEV));
+fn of_daemon(number: usize, mount: &Mount) -> Outcome<OwnedFd> {
+    let tree = clone_tree(CWD, &place_of_tree(number), true).map_err(system)?;
+    let (shown, checked) = (fstat(&tree), fstat(mount.source.fd()));
+    if !matches!((&shown, &checked), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)) {
+        return Err(EngineError::Invalid {
+            what: format!("mount source {}", mount.source.path().display()),
+            why:
+                "what the daemon mounted is not what was checked: it was moved meanwhile, or the daemon sees other files than this process"
+                    .into(),
+        });
     }
-    set_attributes(&tree, attr::NO_SUID | attr::NO_DEV | if writable { 0 } else { attr::READ_ONLY }, None, true)?;
+    let attributes = attr::NO_SUID | attr::NO_DEV | if mount.writable { 0 } else { attr::READ_ONLY };
+    set_attributes(&tree, attributes, None, true).map_err(system)?;
     Ok(tree)
 }
 
 /// Attaches a mount below a root. No link is followed: of the image none is on the way (`Upper::populate`), and in what is shared others may make some.
 fn attach(root: &OwnedFd, mount: &OwnedFd, target: &Path, is_directory: bool) -> Result<()> {
-    let place = place(root, target, is_directory).map_err(|e| Error::new(format!("{MOUNT_AT}{}", target.display()), e))?;
+    let place = mount_point(root, target, is_directory, None).map_err(|e| Error::new(format!("mount at {}", target.display()), e))?;
     mount::attach_at(mount, place)
-}
-
-const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
-
-/// Where something is to be mounted; made if it is missing, as below another mount it may be.
-fn place(root: &OwnedFd, target: &Path, is_directory: bool) -> rustix::io::Result<OwnedFd> {
-    let open = |path: &Path| openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), INSIDE);
-    match open(target) {
-        Err(Errno::NOENT) => {}
-        Ok(place) if FileType::from_raw_mode(fstat(&place)?.st_mode).is_dir() != is_directory => {
-            return Err(if is_directory { Errno::NOTDIR } else { Errno::ISDIR });
-        }
-        other => return other,
-    }
-    let (parent, name) = target.parent().zip(target.file_name()).ok_or(Errno::INVAL)?;
-    let parent = place(root, parent, true)?;
-    // Everybody may pass what is made here, whatever this process's umask is.
-    let made = if is_directory {
-        mkdirat(&parent, name, Mode::RWXU).and_then(|()| {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            fchmod(openat2(root, target, flags, Mode::empty(), INSIDE)?, Mode::from_raw_mode(0o755))
-        })
-    } else {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(&parent, name, flags, Mode::RUSR | Mode::WUSR).and_then(|file| fchmod(file, Mode::from_raw_mode(0o644)))
-    };
-    match made {
-        Ok(()) | Err(Errno::EXIST) => open(target),
-        Err(error) => Err(error),
-    }
 }
 
 /// Of `/sys`, the part that programs ask for the number of CPUs; and a program that the daemon executes to see whether it can.

@@ -11,7 +11,9 @@ use cofferdam_sys::ids::{Ids, Owner};
 use cofferdam_sys::mount::{attr, clone_tree, set_attributes};
 use cofferdam_sys::outer;
 use cofferdam_trust::{Origin, VerifiedImage};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, mkdirat, openat, openat2, statat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fchown, fstat, mkdirat, openat, openat2, statat,
+};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -220,6 +222,40 @@ pub fn mounted(mount: &Mount, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd,
     let attributes = attr::NO_SUID | attr::NO_DEV | if mount.writable { 0 } else { attr::READ_ONLY };
     set_attributes(mount.source.fd(), attributes, userns, false).map_err(no_idmap)?;
     mount.source.fd().try_clone().map_err(|e| EngineError::host("duplicate a descriptor", e))
+}
+
+/// Where something is to be mounted below a root, no link on the way. It is made if it is missing, as it may be where something else is mounted above it:
+/// whoever owns it, everybody may pass.
+pub fn mount_point(root: &OwnedFd, target: &Path, is_directory: bool, owner: Option<(u32, u32)>) -> rustix::io::Result<OwnedFd> {
+    const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+    let open = |flags| openat2(root, target, flags | OFlags::CLOEXEC, Mode::empty(), INSIDE);
+    match open(OFlags::PATH) {
+        Err(Errno::NOENT) => {}
+        Ok(place) if FileType::from_raw_mode(fstat(&place)?.st_mode).is_dir() != is_directory => {
+            return Err(if is_directory { Errno::NOTDIR } else { Errno::ISDIR });
+        }
+        other => return other,
+    }
+    let (parent, name) = target.parent().zip(target.file_name()).ok_or(Errno::INVAL)?;
+    let parent =
+        if parent.as_os_str().is_empty() { root.try_clone().map_err(|_| Errno::MFILE)? } else { mount_point(root, parent, true, owner)? };
+    let made = if is_directory {
+        mkdirat(&parent, name, Mode::RWXU).and_then(|()| open(OFlags::RDONLY | OFlags::DIRECTORY))
+    } else {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(&parent, name, flags, Mode::RUSR | Mode::WUSR)
+    };
+    match made {
+        Ok(made) => {
+            if let Some((uid, gid)) = owner {
+                fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            }
+            fchmod(&made, Mode::from_raw_mode(if is_directory { 0o755 } else { 0o644 }))?;
+        }
+        Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    open(OFlags::PATH)
 }
 
 /// What a refusal to show something through other ids means.

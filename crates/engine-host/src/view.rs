@@ -10,7 +10,6 @@ use cofferdam_sys::mount::{attr, clone_tree, set_attributes};
 use cofferdam_sys::namespace::map_of;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat, fchmod, mkdirat, openat, statat};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 /// The view's place on the sandbox's disk.
 #[derive(Debug)]
@@ -54,11 +53,6 @@ impl<'a> Place<'a> {
     fn map(&self, ids: &Ids) -> Result<OwnedFd, EngineError> {
         let stat = statat(self.view.source.fd(), "", AtFlags::EMPTY_PATH).map_err(|e| EngineError::host("look at the view's tree", e))?;
         map_of(&ids.with_owner((stat.st_uid, stat.st_gid), self.user)).map_err(system)
-    }
-
-    /// Where it is inside.
-    pub fn target(&self) -> &Path {
-        &self.view.target
     }
 
     /// What is written to.

@@ -11,6 +11,7 @@
 
 use crate::engine::Host;
 use crate::lease::Lease;
+use crate::trees::{Wanted, trees};
 use cofferdam_engine::{EngineError, SandboxSpec, UnpluggedControl};
 use cofferdam_engine_host::cgroup::Cgroup;
 use cofferdam_engine_host::copied::Copied;
@@ -20,7 +21,7 @@ use cofferdam_engine_host::masks;
 use cofferdam_engine_host::overlay::{Composed, How};
 use cofferdam_engine_host::seccomp::FILTER;
 use cofferdam_engine_host::staging::Staging;
-use cofferdam_engine_host::upper::{Upper, host_tree, mounted, relative};
+use cofferdam_engine_host::upper::{Upper, relative};
 use cofferdam_engine_host::upperside::Side;
 use cofferdam_engine_host::view::Place;
 use cofferdam_engine_host::wiring;
@@ -283,14 +284,15 @@ fn launch_in(spec: &SandboxSpec, host: &Host, parts: &Parts<'_>, mut network: Ma
     let staging = if host.staged { Some(Staging::make(&parts.disk, &host.run_directory)?) } else { None };
     let how = How { staging: staging.as_ref(), copied: host.copied, room: disk::room(&spec.limits) };
     let Composed { mount: root, mut done_with, original } = parts.upper.compose(userns, &how)?;
-    let mut trees = trees(spec, userns)?;
-    let mut view_original = None;
-    if let Some(view) = &parts.view {
-        let composed = view.compose(ids, &how)?;
-        trees.push(composed.mount);
-        done_with.extend(composed.done_with);
-        view_original = composed.original;
-    }
+    let view = parts.view.as_ref().map(|view| view.compose(ids, &how)).transpose()?;
+    let (view, view_original) = match view {
+        Some(composed) => {
+            done_with.extend(composed.done_with);
+            (Some(composed.mount), composed.original)
+        }
+        None => (None, None),
+    };
+    let trees = trees(spec, ids, userns, view)?;
     hand_over(&control, &root, &parts.devices, &network.sysfs, &trees)?;
     done_with.push(network.sysfs);
     done_with.extend(network.whole_sysfs);
@@ -327,18 +329,6 @@ impl Drop for Child {
 
 fn plugged(spec: &SandboxSpec, control: UnpluggedControl) -> bool {
     !spec.unplugged.contains(&control)
-}
-
-fn trees(spec: &SandboxSpec, userns: Option<BorrowedFd<'_>>) -> Result<Vec<OwnedFd>, EngineError> {
-    let mut trees = Vec::new();
-    for tree in spec.image.trees() {
-        let path = tree.path.to_string_lossy();
-        trees.push(host_tree(rustix::fs::CWD, &path, userns, false)?);
-    }
-    for mount in &spec.mounts {
-        trees.push(mounted(mount, userns)?);
-    }
-    Ok(trees)
 }
 
 fn hand_over(control: &OwnedFd, root: &OwnedFd, devices: &Devices, sysfs: &OwnedFd, trees: &[OwnedFd]) -> Result<(), EngineError> {
@@ -399,9 +389,8 @@ fn steps(spec: &SandboxSpec, devices: &Devices) -> Result<Vec<Step>, EngineError
         }
     }
     let image = spec.image.trees().iter().map(|tree| tree.path.as_path());
-    let mounts = spec.mounts.iter().map(|mount| mount.target.as_path());
-    let view = spec.view.iter().map(|view| view.target.as_path());
-    for (index, path) in image.chain(mounts).chain(view).enumerate() {
+    let wanted = Wanted::of(spec).into_iter().map(Wanted::target);
+    for (index, path) in image.chain(wanted).enumerate() {
         steps.push(Step::Attach(FIRST_TREE + index, c_string(relative(path)?)?));
     }
     debug_assert_eq!(ROOT, 0);

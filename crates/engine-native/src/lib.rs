@@ -10,6 +10,7 @@ mod engine;
 mod launch;
 mod lease;
 mod sandbox;
+mod trees;
 
 pub use cofferdam_engine_host::cgroup::Hierarchies;
 pub use engine::{Host, NativeEngine};
