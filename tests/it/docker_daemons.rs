@@ -31,6 +31,7 @@ fn what_a_daemon_cannot_do_is_refused_with_its_remedy() {
     assert!(required.code != 0 && required.err.contains("control id range is required"), "{required:?}");
     let doctor = ended(home.command(&["doctor"]).env("DOCKER_HOST", &host));
     assert!(doctor.out.contains("engine docker") && doctor.out.contains("id range: this daemon"), "{doctor:?}");
+    assert!(doctor.out.contains("attempts to get out of a container fail"), "{doctor:?}");
     let list = ended(home.command(&["engine", "ls"]).env("DOCKER_HOST", &host));
     assert!(list.out.contains("docker  yes") && list.out.contains("id range"), "{list:?}");
     for said in ["(given)", "(there already)"] {

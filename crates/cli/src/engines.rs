@@ -96,7 +96,7 @@ impl Context {
     }
 
     /// As the operator wants it.
-    fn configured(&self, engine: DockerEngine) -> Result<DockerEngine, Failure> {
+    pub fn configured(&self, engine: DockerEngine) -> Result<DockerEngine, Failure> {
         let Docker { gate, runtime } = config::load()?.docker;
         let engine = match runtime {
             Some(name) => engine.with_runtime(name)?,

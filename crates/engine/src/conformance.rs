@@ -8,6 +8,7 @@ mod containment;
 mod files;
 mod kit;
 mod limits;
+pub mod table;
 
 pub use kit::{Kit, Made, ProbeResult, Ran};
 
@@ -25,6 +26,8 @@ pub type Checking<'a> = Pin<Box<dyn Future<Output = Verdict> + 'a>>;
 pub struct Check {
     /// Its name.
     pub name: &'static str,
+    /// What holds if it passes.
+    pub promise: &'static str,
     /// Does it.
     pub run: for<'a> fn(&'a Kit<'a>) -> Checking<'a>,
 }
@@ -41,8 +44,8 @@ fn expect(condition: bool, message: impl FnOnce() -> String) -> Verdict {
 
 /// Makes the table entry of an async function.
 macro_rules! check {
-    ($function:ident) => {
-        $crate::conformance::Check { name: stringify!($function), run: |kit| Box::pin($function(kit)) }
+    ($function:ident, $promise:literal) => {
+        $crate::conformance::Check { name: stringify!($function), promise: $promise, run: |kit| Box::pin($function(kit)) }
     };
 }
 use check;

@@ -1,12 +1,13 @@
 //! `cofferdam doctor`: every control of the security model, shown on a real sandbox, not looked up by version.
 
+mod docker;
+
 use crate::args::{DoctorArgs, Global};
 use crate::context::{Context, data_path};
 use crate::exit::{Failure, UNHEALTHY};
 use crate::output::{one, table};
 use cofferdam_engine::conformance::{Kit, Made, ProbeResult};
 use cofferdam_engine::{Engine, GateSockets, MountSource, Wiring};
-use cofferdam_engine_docker::Address;
 use cofferdam_engine_native::NativeEngine;
 use cofferdam_model::{Bytes, ImageRef};
 use std::net::TcpListener;
@@ -93,7 +94,7 @@ fn examine(context: &Context, controls: &mut Vec<Control>) -> Result<(), Failure
         controls.push(Control { control, state: State::NotEnforceableHere, detail: format!("{name}: {why}") });
     }
     controls.extend(copies(&engine)?);
-    docker(context, controls);
+    docker::examine(context, controls);
     let directory = context.data.path().join(format!("doctor-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
     let program = directory.join("probe");
@@ -116,30 +117,6 @@ fn examine(context: &Context, controls: &mut Vec<Control>) -> Result<(), Failure
 fn copies(engine: &NativeEngine) -> Result<Option<Control>, Failure> {
     let said = engine.without_overlays()?.map(|why| format!("{why}: images and repositories are copied into memory for each sandbox"));
     Ok(said.map(|detail| Control { control: "overlays", state: State::NotEnforceableHere, detail }))
-}
-
-/// The engine docker, on a host that has a daemon or names one.
-fn docker(context: &Context, controls: &mut Vec<Control>) {
-    const SOCKET: &str = "/var/run/docker.sock";
-    let address = Address::of_environment();
-    if address.as_ref().is_ok_and(|address| !address.is_named()) && !Path::new(SOCKET).exists() {
-        return;
-    }
-    let mut say = |state, detail| controls.push(Control { control: "engine docker", state, detail });
-    match address.map_err(Into::into).and_then(|address| context.docker(address)) {
-        Err(failure) => say(State::NotEnforceableHere, failure.message()),
-        Ok(engine) => {
-            let facts = &engine.daemon().facts;
-            let option = |text: &String| text.split(',').find_map(|part| part.strip_prefix("name=")).map(str::to_owned);
-            let security = facts.security.iter().filter_map(option).collect::<Vec<_>>().join(", ");
-            let detail =
-                format!("Docker {} (API {}) at {}; storage {}; {security}", facts.version, facts.api, facts.address, facts.storage);
-            say(State::Enforced, detail);
-            for (name, why) in engine.capabilities().missing {
-                say(State::NotEnforceableHere, format!("{name}: {why}"));
-            }
-        }
-    }
 }
 
 async fn show(kit: &Kit<'_>, controls: &mut Vec<Control>) {

@@ -52,7 +52,7 @@ pub fn run(global: Global, arguments: &EscapeArgs) -> Result<ExitCode, Failure> 
 }
 
 /// Tells the probes what of the host they must not find.
-fn describe_host(kit: &mut Kit<'_>, directory: &Path) -> Result<UnixListener, Failure> {
+pub fn describe_host(kit: &mut Kit<'_>, directory: &Path) -> Result<UnixListener, Failure> {
     let name = format!("cofferdam-escape-{:032x}", u128::from_be_bytes(random()));
     let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name.as_bytes())?)?;
     let host_file = directory.join("host-file");
@@ -69,7 +69,8 @@ fn describe_host(kit: &mut Kit<'_>, directory: &Path) -> Result<UnixListener, Fa
     Ok(listener)
 }
 
-type Results = BTreeMap<String, ProbeResult>;
+/// What each probe found, by its name.
+pub type Results = BTreeMap<String, ProbeResult>;
 
 async fn attempt(kit: &Kit<'_>, arguments: &EscapeArgs) -> Result<Vec<Row>, Failure> {
     let user = probes(kit, None, false, None).await?;
@@ -87,7 +88,8 @@ async fn attempt(kit: &Kit<'_>, arguments: &EscapeArgs) -> Result<Vec<Row>, Fail
     Ok(all().iter().map(|probe| row(probe, &user, &root, &exec, &off)).collect())
 }
 
-async fn probes(kit: &Kit<'_>, user: Option<&str>, exec: bool, without: Option<UnpluggedControl>) -> Result<Results, Failure> {
+/// Runs the probes in a sandbox of this user; `without` a control, to show that they notice.
+pub async fn probes(kit: &Kit<'_>, user: Option<&str>, exec: bool, without: Option<UnpluggedControl>) -> Result<Results, Failure> {
     let failed = |why: String| Failure::new(FAILED, "escape_test", why);
     let of = kit.image.user(user).map_err(|error| failed(error.to_string()))?;
     let change = |spec: &mut SandboxSpec| {

@@ -3,7 +3,7 @@
 use crate::daemon::Dockerd;
 use crate::{INSTALL, image, kit};
 use cofferdam_engine::Engine;
-use cofferdam_engine::conformance::checks;
+use cofferdam_engine::conformance::{checks, table};
 use cofferdam_engine_docker::{Address, DockerEngine};
 
 /// Checks that a daemon cannot pass, with the reason.
@@ -30,11 +30,12 @@ fn what_holds_on_native_holds_here() {
             let begun = std::time::Instant::now();
             let verdict = (check.run)(&kit).await;
             println!("{:?} {} {}", begun.elapsed(), check.name, if verdict.is_ok() { "ok" } else { "FAILED" });
-            let excepted = EXCEPTIONS.iter().any(|(name, _)| *name == check.name);
-            match (verdict, excepted) {
-                (Err(why), false) => failed.push(format!("{}: {why}", check.name)),
-                (Ok(()), true) => failed.push(format!("{}: it holds: it is no exception any more", check.name)),
-                _ => {}
+            let exception = EXCEPTIONS.iter().find(|(name, _)| *name == check.name);
+            let outcome = exception.map_or_else(|| table::HOLDS.to_owned(), |(_, why)| format!("does not: {why}"));
+            match (verdict, exception) {
+                (Err(why), None) => failed.push(format!("{}: {why}", check.name)),
+                (Ok(()), Some(_)) => failed.push(format!("{}: it holds: it is no exception any more", check.name)),
+                _ => table::tell("docker", check.name, &outcome).expect("told"),
             }
             for left in engine.present() {
                 engine.sweep(left).await.expect("swept");
@@ -44,4 +45,7 @@ fn what_holds_on_native_holds_here() {
     });
     assert!(failed.is_empty(), "{}", failed.join("\n"));
     assert_eq!(daemon.docker(&["ps", "-aq"]).1, "", "no container is left");
+    if only.is_none() {
+        table::write().expect("the table");
+    }
 }

@@ -106,11 +106,14 @@ async fn a_flipped_mount_point_is_not_followed(kit: &Kit<'_>) -> Verdict {
 
 /// All of them.
 pub const CHECKS: &[Check] = &[
-    check!(probes_as_the_default_user),
-    check!(probes_as_root),
-    check!(probes_in_an_exec),
-    check!(refusals_are_recorded),
-    check!(ranges_are_disjoint),
-    check!(own_program_as_entry_point),
-    check!(a_flipped_mount_point_is_not_followed),
+    check!(probes_as_the_default_user, "every attempt to get out fails, as an ordinary user"),
+    check!(probes_as_root, "the same as root of the sandbox"),
+    check!(probes_in_an_exec, "the same in an exec"),
+    check!(refusals_are_recorded, "a refused address and a refused name are on record"),
+    check!(ranges_are_disjoint, "two sandboxes have no id of the host in common"),
+    check!(own_program_as_entry_point, "nobody writes to, or executes, the runtime's own program (CVE-2019-5736)"),
+    check!(
+        a_flipped_mount_point_is_not_followed,
+        "a mount lands in its place or nowhere, while a neighbour flips links there (CVE-2021-30465)"
+    ),
 ];

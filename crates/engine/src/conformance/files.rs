@@ -120,10 +120,10 @@ async fn changes_do_not_reach_the_image(kit: &Kit<'_>) -> Verdict {
 
 /// All of them.
 pub const CHECKS: &[Check] = &[
-    check!(copy_in_and_out),
-    check!(links_stay_inside),
-    check!(links_swapped_meanwhile),
-    check!(copies_are_bounded),
-    check!(mounts),
-    check!(changes_do_not_reach_the_image),
+    check!(copy_in_and_out, "trees go in and out, with links, owners and modes"),
+    check!(links_stay_inside, "links to the host's files lead nowhere but inside"),
+    check!(links_swapped_meanwhile, "nor while they are swapped during the copy"),
+    check!(copies_are_bounded, "a copy out stops at its budget"),
+    check!(mounts, "trees of the host are there, writable only if said"),
+    check!(changes_do_not_reach_the_image, "what a sandbox changes the next one does not see"),
 ];

@@ -129,16 +129,16 @@ async fn a_neighbour_goes_on(kit: &Kit<'_>) -> Verdict {
 
 /// All of them.
 pub const CHECKS: &[Check] = &[
-    check!(memory_is_reported),
-    check!(memory_files_are_charged),
-    check!(processes),
-    check!(fork_bomb_is_killable),
-    check!(disk_in_memory),
-    check!(disk_on_disk),
-    check!(inodes),
-    check!(open_files),
-    check!(cpu),
-    check!(limits_survive_exec),
-    check!(kernel_objects_are_charged),
-    check!(a_neighbour_goes_on),
+    check!(memory_is_reported, "memory is limited, and a kill for want of it told"),
+    check!(memory_files_are_charged, "files in memory count"),
+    check!(processes, "processes are limited"),
+    check!(fork_bomb_is_killable, "a fork bomb ends within seconds of a kill"),
+    check!(disk_in_memory, "a full disk is ENOSPC, the root and /tmp within the same limit: a small one"),
+    check!(disk_on_disk, "the same of a large one"),
+    check!(inodes, "files are limited in number"),
+    check!(open_files, "open files and core dumps are limited"),
+    check!(cpu, "a spinning process gets its share"),
+    check!(limits_survive_exec, "limits hold for execs"),
+    check!(kernel_objects_are_charged, "kernel memory counts"),
+    check!(a_neighbour_goes_on, "a neighbour goes on beside one that uses up everything"),
 ];
