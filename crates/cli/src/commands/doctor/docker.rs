@@ -78,11 +78,9 @@ fn judge(engine: &DockerEngine, results: &[ProbeResult]) -> (State, String) {
     if let Some(open) = results.iter().find(is_open) {
         return (State::Misconfigured, format!("{}: {}", open.probe, open.detail));
     }
-    match HOLES.iter().find(|hole| !results.iter().any(|result| result.probe == **hole)) {
-        Some(hole) => (State::Misconfigured, format!("{hole}: the attempt did not answer")),
-        None => {
-            let failed = results.iter().filter(|result| result.outcome != "open").count();
-            (State::Enforced, format!("{failed} attempts to get out of a container fail, known holes of runtimes among them"))
-        }
+    if let Some(hole) = HOLES.iter().find(|hole| !results.iter().any(|result| result.probe == **hole)) {
+        return (State::Misconfigured, format!("{hole}: the attempt did not answer"));
     }
+    let failed = results.iter().filter(|result| result.outcome != "open").count();
+    (State::Enforced, format!("{failed} attempts to get out of a container fail, known holes of runtimes among them"))
 }
