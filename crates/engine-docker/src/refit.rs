@@ -45,8 +45,8 @@ pub fn refit(pid: u32, ids: &Ids, spec: &SandboxSpec, templates: &Path) -> Outco
     let userns = if is_remapped { Some(namespace::of_process(pid, "user").map_err(system)?) } else { None };
     let userns = userns.as_ref().map(AsFd::as_fd);
     let disk = match disk::make(&spec.limits, &spec.directory, templates) {
-        // As in a container of this program alone: it is named among what is missing.
-        Err(EngineError::Unsupported { .. }) => disk::in_memory(&spec.limits)?,
+        // As in a container of this program alone. Only for what is named among what is missing.
+        Err(EngineError::Unsupported { .. }) if disk::obstacle().is_some() => disk::in_memory(&spec.limits)?,
         other => other?,
     };
     let upper = Upper::make(&disk, spec, ids)?;
